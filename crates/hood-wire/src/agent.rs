@@ -1,0 +1,1 @@
+//! Frames between the dispatcher and the agent.
