@@ -1,0 +1,416 @@
+//! The decision engine: which place an evaluation goes to, or why none may take it. A pure function
+//! of what was asked, the environment, what the places offer and the policy; every decision carries
+//! its reasons, and is recorded with them.
+
+use crate::limits::{Limit, Limits};
+use crate::time::Timestamp;
+
+/// A part of the isolation that a place has proven, or has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    UserNamespace,
+    MountNamespace,
+    PidNamespace,
+    NetworkNamespace,
+    IpcNamespace,
+    UtsNamespace,
+    CgroupNamespace,
+    /// A root image of our own, through an overlay that nobody else shares.
+    RootImage,
+    /// Agent and program have different ids, and no other live place has either.
+    SeparateIds,
+    NoCapabilities,
+    NoNewPrivileges,
+    Seccomp,
+    Landlock,
+    MemoryLimit,
+    ProcessLimit,
+    /// CPU time is counted by the kernel for the whole group.
+    CpuAccounting,
+}
+
+impl Layer {
+    pub const ALL: [Self; 16] = [
+        Self::UserNamespace,
+        Self::MountNamespace,
+        Self::PidNamespace,
+        Self::NetworkNamespace,
+        Self::IpcNamespace,
+        Self::UtsNamespace,
+        Self::CgroupNamespace,
+        Self::RootImage,
+        Self::SeparateIds,
+        Self::NoCapabilities,
+        Self::NoNewPrivileges,
+        Self::Seccomp,
+        Self::Landlock,
+        Self::MemoryLimit,
+        Self::ProcessLimit,
+        Self::CpuAccounting,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UserNamespace => "user_namespace",
+            Self::MountNamespace => "mount_namespace",
+            Self::PidNamespace => "pid_namespace",
+            Self::NetworkNamespace => "network_namespace",
+            Self::IpcNamespace => "ipc_namespace",
+            Self::UtsNamespace => "uts_namespace",
+            Self::CgroupNamespace => "cgroup_namespace",
+            Self::RootImage => "root_image",
+            Self::SeparateIds => "separate_ids",
+            Self::NoCapabilities => "no_capabilities",
+            Self::NoNewPrivileges => "no_new_privileges",
+            Self::Seccomp => "seccomp",
+            Self::Landlock => "landlock",
+            Self::MemoryLimit => "memory_limit",
+            Self::ProcessLimit => "process_limit",
+            Self::CpuAccounting => "cpu_accounting",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layer| layer.as_str() == text)
+    }
+
+    /// Layers that even `development` cannot do without: with one of them missing, code would run
+    /// on the host.
+    const fn indispensable(self) -> bool {
+        !matches!(
+            self,
+            Self::CgroupNamespace
+                | Self::SeparateIds
+                | Self::Landlock
+                | Self::MemoryLimit
+                | Self::ProcessLimit
+                | Self::CpuAccounting
+        )
+    }
+}
+
+/// A kind of place that an evaluation can run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PlaceKind {
+    /// The namespace tier, made by root.
+    LocalRoot,
+    /// The namespace tier, made by an ordinary user.
+    LocalUser,
+}
+
+impl PlaceKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LocalRoot => "local_root",
+            Self::LocalUser => "local_user",
+        }
+    }
+
+    /// The committed table: what each kind must prove under the policy `strict`. Both kinds can
+    /// prove every layer of the namespace tier on a host that offers it.
+    pub const fn required(self) -> &'static [Layer] {
+        match self {
+            Self::LocalRoot | Self::LocalUser => &Layer::ALL,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExecutorClass {
+    Cpu,
+    Gpu,
+    HighMemory,
+    Network,
+}
+
+impl ExecutorClass {
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Gpu, Self::HighMemory, Self::Network];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::HighMemory => "high-memory",
+            Self::Network => "network",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == text)
+    }
+}
+
+/// What an evaluation asks of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    pub limits: Limits,
+    pub class: ExecutorClass,
+}
+
+/// What is known of the environment it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvironmentFacts {
+    pub name: String,
+    pub allowed_classes: Vec<ExecutorClass>,
+}
+
+/// What one kind of place said of itself, and when: the copy that the store holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub version: u64,
+    pub taken_at: Timestamp,
+    pub kind: PlaceKind,
+    pub classes: Vec<ExecutorClass>,
+    /// Layers proven by making a real place and looking.
+    pub proven: Vec<Layer>,
+    /// Why each of the others is not proven, and the fix.
+    pub unproven: Vec<(Layer, String)>,
+    /// The largest memory that one place can be given.
+    pub memory_bytes_max: u64,
+    pub places: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyMode {
+    /// What is not proven is refused.
+    Strict,
+    /// Runs with less, and says so on every result.
+    Development,
+}
+
+impl PolicyMode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Development => "development",
+        }
+    }
+}
+
+/// A layer that the place does not have, and why; on every result that ran without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degraded {
+    pub layer: Layer,
+    pub reason: String,
+}
+
+/// A decision to run, with everything that led to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub kind: PlaceKind,
+    pub class: ExecutorClass,
+    pub environment: String,
+    pub limits: Limits,
+    /// Limits that this kind of place cannot hold by itself; `null` in the result's `limits`.
+    pub unenforced: Vec<Limit>,
+    pub degraded: Vec<Degraded>,
+    pub capacity_version: u64,
+    pub capacity_taken_at: Timestamp,
+    pub reasons: Vec<String>,
+}
+
+/// A decision not to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: RefusalCode,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalCode {
+    ClassNotAllowed,
+    ClassNotOffered,
+    TooLarge,
+    IsolationNotProven,
+    NoPlaces,
+}
+
+impl RefusalCode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClassNotAllowed => "class_not_allowed",
+            Self::ClassNotOffered => "class_not_offered",
+            Self::TooLarge => "too_large",
+            Self::IsolationNotProven => "isolation_not_proven",
+            Self::NoPlaces => "no_places",
+        }
+    }
+
+    /// Whether waiting can help: then the answer is "not now" (503), otherwise "never" (422).
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::IsolationNotProven | Self::NoPlaces)
+    }
+}
+
+/// Chooses a place, or says why there is none.
+pub fn plan(
+    demand: &Demand,
+    environment: &EnvironmentFacts,
+    capacity: &Capacity,
+    policy: PolicyMode,
+) -> Result<Assignment, Refusal> {
+    let refuse = |code, reason| Err(Refusal { code, reason });
+    let class = demand.class;
+    if !environment.allowed_classes.contains(&class) {
+        let reason = format!("environment `{}` does not allow class `{}`", environment.name, class.as_str());
+        return refuse(RefusalCode::ClassNotAllowed, reason);
+    }
+    if !capacity.classes.contains(&class) {
+        return refuse(RefusalCode::ClassNotOffered, format!("no place offers class `{}`", class.as_str()));
+    }
+    let asked = demand.limits.memory_bytes;
+    if asked > capacity.memory_bytes_max {
+        let largest = capacity.memory_bytes_max;
+        return refuse(
+            RefusalCode::TooLarge,
+            format!("memory_bytes is {asked}; the largest place has {largest}"),
+        );
+    }
+    if capacity.places == 0 {
+        return refuse(RefusalCode::NoPlaces, "no place is open for work".to_owned());
+    }
+    let degraded = missing_layers(capacity);
+    let fatal = degraded.iter().find(|missing| policy == PolicyMode::Strict || missing.layer.indispensable());
+    if let Some(missing) = fatal {
+        let (layer, policy) = (missing.layer.as_str(), policy.as_str());
+        let reason =
+            format!("policy `{policy}` needs the layer `{layer}`, which is not proven: {}", missing.reason);
+        return refuse(RefusalCode::IsolationNotProven, reason);
+    }
+    let unenforced = unenforced(&degraded);
+    let mut reasons = vec![
+        format!("class `{}` is allowed by environment `{}` and offered", class.as_str(), environment.name),
+        format!("memory_bytes {asked} fits the largest place ({})", capacity.memory_bytes_max),
+        match degraded.len() {
+            0 => format!("every layer required of `{}` is proven", capacity.kind.as_str()),
+            n => format!("{n} layers are not proven; policy `{}` runs without them", policy.as_str()),
+        },
+    ];
+    reasons.push("the local sandbox is the only executor of this machine".to_owned());
+    Ok(Assignment {
+        kind: capacity.kind,
+        class,
+        environment: environment.name.clone(),
+        limits: demand.limits,
+        unenforced,
+        degraded,
+        capacity_version: capacity.version,
+        capacity_taken_at: capacity.taken_at,
+        reasons,
+    })
+}
+
+fn missing_layers(capacity: &Capacity) -> Vec<Degraded> {
+    let why = |layer| {
+        let known = capacity.unproven.iter().find(|(unproven, _)| *unproven == layer);
+        known.map_or_else(|| "the place did not report it".to_owned(), |(_, reason)| reason.clone())
+    };
+    let required = capacity.kind.required().iter().copied();
+    required
+        .filter(|layer| !capacity.proven.contains(layer))
+        .map(|layer| Degraded { layer, reason: why(layer) })
+        .collect()
+}
+
+/// Limits that nothing but a cgroup holds for the whole group.
+fn unenforced(degraded: &[Degraded]) -> Vec<Limit> {
+    let lacks = |layer| degraded.iter().any(|missing| missing.layer == layer);
+    let mut limits = Vec::new();
+    for (layer, limit) in [
+        (Layer::MemoryLimit, Limit::MemoryBytes),
+        (Layer::ProcessLimit, Limit::Processes),
+        (Layer::CpuAccounting, Limit::CpuMs),
+    ] {
+        if lacks(layer) {
+            limits.push(limit);
+        }
+    }
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand() -> Demand {
+        Demand { limits: Limits::DEFAULT, class: ExecutorClass::Cpu }
+    }
+
+    fn environment() -> EnvironmentFacts {
+        EnvironmentFacts { name: "minimal".into(), allowed_classes: vec![ExecutorClass::Cpu] }
+    }
+
+    fn capacity() -> Capacity {
+        Capacity {
+            version: 7,
+            taken_at: Timestamp::from_micros(5),
+            kind: PlaceKind::LocalRoot,
+            classes: vec![ExecutorClass::Cpu],
+            proven: Layer::ALL.to_vec(),
+            unproven: Vec::new(),
+            memory_bytes_max: 1 << 30,
+            places: 2,
+        }
+    }
+
+    fn without(layer: Layer) -> Capacity {
+        let mut capacity = capacity();
+        capacity.proven.retain(|proven| *proven != layer);
+        capacity.unproven.push((layer, "the host lacks it".into()));
+        capacity
+    }
+
+    #[test]
+    fn a_decision_carries_its_reasons_and_the_age_of_what_it_knew() {
+        let assignment = plan(&demand(), &environment(), &capacity(), PolicyMode::Strict).expect("assigned");
+        assert_eq!(
+            (assignment.capacity_version, assignment.capacity_taken_at),
+            (7, Timestamp::from_micros(5))
+        );
+        assert!(assignment.reasons.len() >= 3 && assignment.degraded.is_empty());
+    }
+
+    #[test]
+    fn strict_refuses_each_layer_that_is_not_proven_and_says_why() {
+        for layer in Layer::ALL {
+            let refusal =
+                plan(&demand(), &environment(), &without(layer), PolicyMode::Strict).expect_err("refused");
+            assert_eq!(refusal.code, RefusalCode::IsolationNotProven);
+            assert!(refusal.reason.contains(layer.as_str()) && refusal.reason.contains("the host lacks it"));
+        }
+    }
+
+    #[test]
+    fn development_runs_without_what_it_can_spare_and_says_so() {
+        for layer in Layer::ALL {
+            let decision = plan(&demand(), &environment(), &without(layer), PolicyMode::Development);
+            match decision {
+                Ok(assignment) => {
+                    assert!(!layer.indispensable());
+                    assert_eq!(assignment.degraded.len(), 1);
+                }
+                Err(refusal) => {
+                    assert!(layer.indispensable());
+                    assert_eq!(refusal.code, RefusalCode::IsolationNotProven);
+                }
+            }
+        }
+        let assignment =
+            plan(&demand(), &environment(), &without(Layer::MemoryLimit), PolicyMode::Development);
+        assert_eq!(assignment.expect("runs").unenforced, [Limit::MemoryBytes]);
+    }
+
+    #[test]
+    fn what_can_never_run_is_told_from_what_cannot_run_now() {
+        let cases = [
+            (demand(), EnvironmentFacts { allowed_classes: vec![], ..environment() }, capacity(), false),
+            (demand(), environment(), Capacity { classes: vec![], ..capacity() }, false),
+            (demand(), environment(), Capacity { memory_bytes_max: 1, ..capacity() }, false),
+            (demand(), environment(), Capacity { places: 0, ..capacity() }, true),
+        ];
+        for (demand, environment, capacity, may_pass) in cases {
+            let refusal = plan(&demand, &environment, &capacity, PolicyMode::Strict).expect_err("refused");
+            assert_eq!(refusal.code.may_pass(), may_pass, "{}", refusal.reason);
+        }
+    }
+}
