@@ -1,1 +1,31 @@
-//! The public HTTP API, version 1.
+//! The public HTTP API, version 1. Unknown fields are errors in what clients send; what they are
+//! sent may gain fields.
+
+mod batch;
+mod environment;
+mod evaluation;
+mod event;
+mod problem;
+mod result;
+mod service;
+mod submission;
+
+pub use batch::{Batch, BatchCreated, BatchSubmission};
+pub use environment::{Environment, EnvironmentList, EnvironmentState, Package};
+pub use evaluation::{
+    AttemptSummary, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary, Limits, State,
+    Timings,
+};
+pub use event::{Event, EventList, EventType};
+pub use problem::{FieldError, Problem};
+pub use result::{Degraded, Evidence, ExecError, Kill, LimitHit, Lost, Preview, Refusal, Usage, Verdict};
+pub use service::{Check, CheckState, Health, OldestQueued, QueueDepth, QueueStatus, Version};
+pub use submission::{
+    CancelRequest, InputFile, LimitsRequest, Network, OnOutputLimit, RiskLevel, Submission,
+};
+
+/// Header that makes a submission safe to send again.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Header under which every answer carries its request's id.
+pub const REQUEST_ID: &str = "x-request-id";

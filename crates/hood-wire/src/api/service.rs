@@ -1,0 +1,61 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Version {
+    pub name: String,
+    pub version: String,
+    pub api: String,
+}
+
+/// What waits and what runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueStatus {
+    /// Evaluations that are not terminal: state → number.
+    pub states: BTreeMap<String, u64>,
+    /// By state and priority, highest first.
+    pub depth: Vec<QueueDepth>,
+    pub oldest: Option<OldestQueued>,
+    /// Queued evaluations beyond which submissions are refused with 503.
+    pub queue_max: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueDepth {
+    pub state: super::State,
+    pub priority: u8,
+    pub count: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OldestQueued {
+    pub id: String,
+    pub age_ms: u64,
+}
+
+/// Whether each thing that a role needs is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    pub status: CheckState,
+    pub checks: Vec<Check>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Check {
+    pub name: String,
+    pub status: CheckState,
+    /// What is wrong and what to do; empty where nothing is.
+    pub detail: String,
+    /// How long ago this was looked at; results are cached.
+    pub age_ms: u64,
+    pub took_ms: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckState {
+    Ok,
+    Failed,
+}
