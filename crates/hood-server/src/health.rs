@@ -1,0 +1,1 @@
+//! Whether each thing that a role needs is there.

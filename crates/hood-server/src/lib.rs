@@ -1,0 +1,11 @@
+//! The binary `fumehood`: every role, and the command line.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod document;
+pub mod health;
+pub mod roles;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! The roles that the binary can play.

@@ -1,0 +1,1 @@
+//! The binary and its API from outside. Each module says whether it is black, grey or white box.
