@@ -218,6 +218,7 @@ pub struct Refusal {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
+    NoEnvironment,
     ClassNotAllowed,
     ClassNotOffered,
     TooLarge,
@@ -228,6 +229,7 @@ pub enum RefusalCode {
 impl RefusalCode {
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::NoEnvironment => "no_environment",
             Self::ClassNotAllowed => "class_not_allowed",
             Self::ClassNotOffered => "class_not_offered",
             Self::TooLarge => "too_large",
