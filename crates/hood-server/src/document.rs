@@ -1,8 +1,19 @@
 //! The documents that the store keeps for us as text: it never looks into them. They are versioned
-//! by being tolerant: a field added later has a default.
+//! by being tolerant: a field added later has a default, and one that is not known is ignored.
+
+mod catalogue;
+mod convert;
+mod outcome;
 
 use hood_wire::api;
 use serde::{Deserialize, Serialize};
+
+pub use catalogue::{CatalogueDocument, UnprovenDocument, environment_facts};
+pub use convert::{
+    limits_from_wire, limits_request_to_core, limits_to_wire, rfc3339, risk_to_core, source_to_core,
+    state_to_core, state_to_wire, verdict_to_wire,
+};
+pub use outcome::{decision_document, evidence_of};
 
 /// What was accepted: the submission, and what the server made of what it left open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +24,9 @@ pub struct AcceptedDocument {
     pub limits: api::Limits,
     pub grace_ms: u64,
     pub priority: u8,
+    /// The W3C trace context that the submission came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// What came of it, written in the transaction that ends it.
@@ -22,8 +36,9 @@ pub struct ResultDocument {
     pub signal: Option<u8>,
     pub evidence: api::Evidence,
     pub usage: api::Usage,
-    /// As enforced: null where the place could not hold one.
-    pub limits: api::Limits,
+    /// As enforced: null where the place could not hold one. `None` where it never ran: then those
+    /// that were accepted stand.
+    pub limits: Option<api::Limits>,
     pub stdout: StreamDocument,
     pub stderr: StreamDocument,
 }
@@ -33,4 +48,29 @@ pub struct StreamDocument {
     /// Bytes that the program wrote.
     pub bytes: u64,
     pub complete: bool,
+}
+
+impl ResultDocument {
+    /// The end of one that no attempt was under way for: there is nothing to measure, and nothing
+    /// more can have been written.
+    pub fn without_run(evidence: api::Evidence) -> Self {
+        let nothing = StreamDocument { bytes: 0, complete: true };
+        Self {
+            exit_code: None,
+            signal: None,
+            evidence,
+            usage: api::Usage::default(),
+            limits: None,
+            stdout: nothing,
+            stderr: nothing,
+        }
+    }
+
+    /// The end of one that was cancelled before an attempt took it.
+    pub fn cancelled_in_queue() -> Self {
+        Self::without_run(api::Evidence {
+            decided_by: "cancelled_in_queue".into(),
+            ..api::Evidence::default()
+        })
+    }
 }
