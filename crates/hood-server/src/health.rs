@@ -1,1 +1,191 @@
-//! Whether each thing that a role needs is there.
+//! Whether each thing that a role needs is there. Whoever needs a thing registers how to look at
+//! it; a look is bounded in time, shared by all who ask at once, and its result kept for a while,
+//! so that probing cannot become load.
+
+mod vitals;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use hood_wire::api;
+use tokio::sync::Mutex;
+
+pub use vitals::Vitals;
+
+/// A store that cannot write within this time cannot serve either.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Probes come every few seconds from each of several orchestrators; one look serves them all.
+pub const CACHE_FOR: Duration = Duration::from_secs(2);
+
+type Look = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// What is wrong, in words that say what to do.
+type Check = Box<dyn Fn() -> Look + Send + Sync>;
+
+/// The checks of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Health(Arc<Inner>);
+
+struct Inner {
+    timeout: Duration,
+    cache_for: Duration,
+    entries: RwLock<Vec<Arc<Entry>>>,
+    vitals: Vitals,
+}
+
+struct Entry {
+    name: &'static str,
+    check: Check,
+    last: Mutex<Option<Looked>>,
+}
+
+#[derive(Clone)]
+struct Looked {
+    at: Instant,
+    took: Duration,
+    result: Result<(), String>,
+    last_ok: Option<Instant>,
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries().iter().map(|entry| entry.name)).finish()
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new(CHECK_TIMEOUT, CACHE_FOR)
+    }
+}
+
+impl Health {
+    pub fn new(timeout: Duration, cache_for: Duration) -> Self {
+        let vitals = Vitals::default();
+        Self(Arc::new(Inner { timeout, cache_for, entries: RwLock::default(), vitals }))
+    }
+
+    /// Adds a check; a second one of the same name takes the first one's place. An `Err` says what
+    /// is wrong and what to do about it.
+    pub fn register<F, Fut>(&self, name: &'static str, check: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let check: Check = Box::new(move || Box::pin(check()));
+        let entry = Arc::new(Entry { name, check, last: Mutex::default() });
+        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|known| known.name != name);
+        entries.push(entry);
+    }
+
+    /// What the worker of this process reports of itself.
+    pub fn vitals(&self) -> &Vitals {
+        &self.0.vitals
+    }
+
+    /// Looks at everything whose last look is too old, all at once, each within the timeout.
+    pub async fn check(&self) -> api::Health {
+        let entries = self.entries();
+        let checks = join_all(entries.iter().map(|entry| self.look(entry))).await;
+        let failed = checks.iter().any(|check| check.status == api::CheckState::Failed);
+        let status = if failed { api::CheckState::Failed } else { api::CheckState::Ok };
+        api::Health { status, checks }
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.0.entries.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn look(&self, entry: &Entry) -> api::Check {
+        // Held while looking: whoever asks meanwhile gets the same look's result.
+        let mut last = entry.last.lock().await;
+        let looked = match &*last {
+            Some(looked) if looked.at.elapsed() < self.0.cache_for => looked.clone(),
+            _ => {
+                let began = Instant::now();
+                let result = match tokio::time::timeout(self.0.timeout, (entry.check)()).await {
+                    Ok(result) => result,
+                    Err(_) => Err(format!("no answer within {} ms", self.0.timeout.as_millis())),
+                };
+                let at = Instant::now();
+                let before = last.as_ref().and_then(|looked| looked.last_ok);
+                let last_ok = if result.is_ok() { Some(at) } else { before };
+                let looked = Looked { at, took: at - began, result, last_ok };
+                *last = Some(looked.clone());
+                looked
+            }
+        };
+        shown(entry.name, looked)
+    }
+}
+
+fn shown(name: &str, looked: Looked) -> api::Check {
+    let age = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (status, detail) = match looked.result {
+        Ok(()) => (api::CheckState::Ok, String::new()),
+        Err(detail) => (api::CheckState::Failed, detail),
+    };
+    api::Check {
+        name: name.to_owned(),
+        status,
+        detail,
+        age_ms: age(looked.at),
+        took_ms: looked.took.as_secs_f64() * 1e3,
+        last_ok_age_ms: looked.last_ok.map(age),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn counting(health: &Health, result: Result<(), String>) -> Arc<AtomicU32> {
+        let looks = Arc::new(AtomicU32::new(0));
+        let counter = looks.clone();
+        health.register("thing", move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let result = result.clone();
+            async move { result }
+        });
+        looks
+    }
+
+    #[tokio::test]
+    async fn one_look_serves_all_who_ask_while_it_is_fresh() {
+        let health = Health::new(CHECK_TIMEOUT, Duration::from_secs(3600));
+        let looks = counting(&health, Ok(()));
+        let answers = join_all((0..50).map(|_| health.check())).await;
+        assert!(answers.iter().all(|answer| answer.status == api::CheckState::Ok));
+        assert_eq!(looks.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stale_look_is_looked_again_and_a_failure_says_what_is_wrong() {
+        let health = Health::new(CHECK_TIMEOUT, Duration::ZERO);
+        let looks = counting(&health, Err("the disk is full: free some".to_owned()));
+        health.register("other", || async { Ok(()) });
+        health.check().await;
+        let answer = health.check().await;
+        assert_eq!(looks.load(Ordering::SeqCst), 2);
+        assert_eq!(answer.status, api::CheckState::Failed);
+        assert_eq!(answer.checks[0].detail, "the disk is full: free some");
+        assert_eq!(answer.checks[1].status, api::CheckState::Ok);
+    }
+
+    #[tokio::test]
+    async fn a_check_that_hangs_fails_and_does_not_hold_the_answer_up() {
+        let health = Health::new(Duration::from_millis(5), Duration::ZERO);
+        health.register("stuck", std::future::pending::<Result<(), String>>);
+        let answer = health.check().await;
+        assert_eq!(answer.checks[0].detail, "no answer within 5 ms");
+        assert_eq!(answer.checks[0].last_ok_age_ms, None);
+    }
+}

@@ -1,1 +1,8 @@
-//! Metrics, traces and logs.
+//! Logs and metrics. Both carry ids, states, durations and counts; never a body, an output, an
+//! environment variable or a token.
+
+mod logs;
+pub mod metrics;
+
+pub use logs::{DEFAULT_FILTER, LogConfig, LogFormat, TelemetryError, init_logs};
+pub use metrics::Metrics;

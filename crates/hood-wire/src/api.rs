@@ -19,7 +19,10 @@ pub use evaluation::{
 pub use event::{Event, EventList, EventType};
 pub use problem::{FieldError, Problem};
 pub use result::{Degraded, Evidence, ExecError, Kill, LimitHit, Lost, Preview, Refusal, Usage, Verdict};
-pub use service::{Check, CheckState, Health, OldestQueued, QueueDepth, QueueStatus, Version};
+pub use service::{
+    CapacityStatus, Check, CheckState, Health, HealthDetail, OldestQueued, QueueDepth, QueueStatus,
+    StorageStatus, Version,
+};
 pub use submission::{
     CancelRequest, InputFile, LimitsRequest, Network, OnOutputLimit, RiskLevel, Submission,
 };

@@ -36,7 +36,6 @@ pub struct Evidence {
     pub oom_kills: u64,
     /// Forks that the process limit refused.
     pub forks_refused: u64,
-    pub core_dumped: bool,
     /// Why the program could not be started.
     pub exec_error: Option<ExecError>,
     /// Our record of the entry that was killed for.

@@ -51,6 +51,40 @@ pub struct Check {
     /// How long ago this was looked at; results are cached.
     pub age_ms: u64,
     pub took_ms: f64,
+    /// How long ago it last was well; null if it never was.
+    pub last_ok_age_ms: Option<u64>,
+}
+
+/// Health with the figures that explain it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HealthDetail {
+    pub status: CheckState,
+    pub checks: Vec<Check>,
+    pub uptime_ms: u64,
+    pub queue: QueueStatus,
+    /// Leases that the worker of this process holds.
+    pub leases_held: u64,
+    /// How long ago the worker of this process last finished an evaluation; null if it never did.
+    pub last_finished_age_ms: Option<u64>,
+    /// The worker's last report of its places; null if there was none.
+    pub capacity: Option<CapacityStatus>,
+    pub storage: StorageStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CapacityStatus {
+    pub version: u64,
+    pub age_ms: u64,
+    pub places: u32,
+}
+
+/// Bytes of database and blobs together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageStatus {
+    pub used_bytes: u64,
+    pub limit_bytes: u64,
+    /// Kept back so that what was accepted can always be finished.
+    pub reserve_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
