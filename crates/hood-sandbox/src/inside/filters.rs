@@ -1,0 +1,63 @@
+//! Which system calls the program and the agent may make.
+//!
+//! For the program: what ordinary programs and interpreters use is allowed; what reaches beyond a
+//! process that owns nothing (namespaces, mounts, keys, BPF, tracing, modules, clocks) is EPERM; what
+//! is on neither list, future calls included, is ENOSYS, which libraries answer with the older call.
+
+mod agent_list;
+mod program_list;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::bpf::{self, Verdict};
+use crate::sys::{self, Instruction};
+
+/// The program's filter. A foreign architecture asks the listener, which is the agent: it records
+/// the call and kills, so that nobody has to guess from a SIGSYS who raised it.
+pub(super) fn for_program() -> Vec<Instruction> {
+    bpf::compile(&program_list::rules(), Verdict::Errno(libc::ENOSYS as u16), Verdict::Notify)
+}
+
+/// The agent's filter. It never needs more than this list, so anything else is an attack.
+pub(super) fn for_agent() -> Vec<Instruction> {
+    let rules: Vec<_> = agent_list::CALLS.iter().map(|number| (*number, Verdict::Allow)).collect();
+    bpf::compile(&rules, Verdict::Kill, Verdict::Kill)
+}
+
+/// A call through a foreign architecture's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignCall {
+    /// `AUDIT_ARCH_*`, as the kernel names the entry.
+    pub arch: u32,
+    /// The number that was asked for.
+    pub number: u32,
+}
+
+/// Where the kernel reports calls through a foreign architecture's entry. The caller is held until
+/// it is killed.
+#[derive(Debug)]
+pub struct ForeignCalls {
+    listener: OwnedFd,
+}
+
+impl ForeignCalls {
+    pub(super) fn new(listener: OwnedFd) -> Self {
+        Self { listener }
+    }
+
+    /// The call that is waiting; `None` if its caller is gone already.
+    ///
+    /// # Errors
+    /// The kernel refused to tell.
+    pub fn take(&self) -> io::Result<Option<ForeignCall>> {
+        let call = sys::receive_notification(self.listener.as_fd())?;
+        Ok(call.map(|(arch, number)| ForeignCall { arch, number }))
+    }
+}
+
+impl AsFd for ForeignCalls {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}

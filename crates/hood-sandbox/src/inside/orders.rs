@@ -1,0 +1,278 @@
+//! What the agent tells the program's starter, and what it hears back. Both are forks of one
+//! process, so the encoding is plain and the sides cannot differ.
+
+use std::ffi::CString;
+use std::io::{self, Read};
+
+/// What to execute, with which limits of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Run {
+    /// Program and arguments.
+    pub argv: Vec<Vec<u8>>,
+    /// The whole environment.
+    pub env: Vec<Vec<u8>>,
+    /// Absolute working directory.
+    pub cwd: Vec<u8>,
+    /// RLIMIT_NOFILE.
+    pub open_files: u64,
+    /// RLIMIT_FSIZE.
+    pub file_bytes: u64,
+    /// RLIMIT_NPROC, only where no cgroup holds processes.
+    pub processes: Option<u64>,
+    /// RLIMIT_DATA, only where no cgroup holds memory.
+    pub memory_bytes: Option<u64>,
+}
+
+const RUN: u8 = 1;
+const FILE: u8 = 2;
+const DATA: u8 = 3;
+const GO: u8 = 4;
+
+/// Bytes on their way to the starter.
+#[derive(Debug, Default)]
+pub struct Orders {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Orders {
+    /// What to run.
+    pub fn run(&mut self, run: &Run) {
+        let mut payload = Vec::new();
+        for number in [run.open_files, run.file_bytes] {
+            payload.extend_from_slice(&number.to_le_bytes());
+        }
+        for number in [run.processes, run.memory_bytes] {
+            payload.extend_from_slice(&number.unwrap_or(u64::MAX).to_le_bytes());
+        }
+        put(&mut payload, &run.cwd);
+        for list in [&run.argv, &run.env] {
+            payload.extend_from_slice(&length(list.len()));
+            list.iter().for_each(|item| put(&mut payload, item));
+        }
+        self.order(RUN, &payload);
+    }
+
+    /// An input file, beneath `/eval`.
+    pub fn file(&mut self, path: &[u8], executable: bool) {
+        let mut payload = vec![u8::from(executable)];
+        payload.extend_from_slice(path);
+        self.order(FILE, &payload);
+    }
+
+    /// More bytes of that file.
+    pub fn data(&mut self, bytes: &[u8]) {
+        self.order(DATA, bytes);
+    }
+
+    /// Become the program.
+    pub fn go(&mut self) {
+        self.order(GO, &[]);
+    }
+
+    /// What is still to be sent.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Forgets what was sent.
+    pub fn advance(&mut self, sent: usize) {
+        self.sent += sent;
+        if self.sent >= self.bytes.len() {
+            self.bytes.clear();
+            self.sent = 0;
+        }
+    }
+
+    fn order(&mut self, kind: u8, payload: &[u8]) {
+        self.bytes.push(kind);
+        put(&mut self.bytes, payload);
+    }
+}
+
+fn length(value: usize) -> [u8; 4] {
+    u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+fn put(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend_from_slice(&length(bytes.len()));
+    to.extend_from_slice(bytes);
+}
+
+/// One order, as the starter reads it.
+pub(super) enum Order {
+    Run(Prepared),
+    File { path: Vec<u8>, executable: bool },
+    Data(Vec<u8>),
+    Go,
+}
+
+/// A [`Run`] in the form that execve takes.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    pub(super) cwd: CString,
+    pub(super) open_files: u64,
+    pub(super) file_bytes: u64,
+    pub(super) processes: Option<u64>,
+    pub(super) memory_bytes: Option<u64>,
+}
+
+impl Order {
+    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
+        let [kind, length @ ..] = take::<5>(from)?;
+        let mut payload = vec![0; u32::from_le_bytes(length) as usize];
+        from.read_exact(&mut payload)?;
+        match kind {
+            RUN => Ok(Self::Run(Prepared::read(&mut payload.as_slice())?)),
+            FILE => {
+                let executable = payload.first().is_some_and(|flag| *flag != 0);
+                Ok(Self::File { path: payload.split_off(1.min(payload.len())), executable })
+            }
+            DATA => Ok(Self::Data(payload)),
+            GO => Ok(Self::Go),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl Prepared {
+    fn read(from: &mut &[u8]) -> io::Result<Self> {
+        let mut number = || Ok::<u64, io::Error>(u64::from_le_bytes(take(from)?));
+        let (open_files, file_bytes) = (number()?, number()?);
+        let given = |number: u64| (number != u64::MAX).then_some(number);
+        let (processes, memory_bytes) = (given(number()?), given(number()?));
+        let cwd = text(from)?;
+        Ok(Self { cwd, argv: list(from)?, env: list(from)?, open_files, file_bytes, processes, memory_bytes })
+    }
+}
+
+fn take<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A string for the kernel; one with a NUL inside is no string.
+fn text(from: &mut &[u8]) -> io::Result<CString> {
+    let length = u32::from_le_bytes(take(from)?) as usize;
+    let (bytes, rest) = from.split_at_checked(length).ok_or(io::ErrorKind::InvalidData)?;
+    *from = rest;
+    Ok(CString::new(bytes)?)
+}
+
+fn list(from: &mut &[u8]) -> io::Result<Vec<CString>> {
+    let count = u32::from_le_bytes(take(from)?);
+    (0..count).map(|_| text(from)).collect()
+}
+
+/// The byte that says: every step is done, execve is next.
+pub(super) const ABOUT_TO_EXECUTE: u8 = b'X';
+
+/// Which kind of step the starter did not get past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Our own preparation.
+    Setup,
+    /// Writing the input files.
+    Inputs,
+    /// The working directory.
+    Cwd,
+    /// execve.
+    Exec,
+}
+
+/// What the starter's socket has said so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Nothing that is complete.
+    Unfinished,
+    /// execve has succeeded: the socket closed behind the announcement.
+    Running,
+    /// The starter is gone without a word; its wait status says more.
+    Vanished,
+    /// A step failed.
+    Failed {
+        /// Which.
+        outcome: Outcome,
+        /// What the kernel said.
+        errno: i32,
+        /// The step's name, or the path it was about.
+        detail: Vec<u8>,
+    },
+}
+
+pub(super) fn encode_failure(outcome: Outcome, errno: i32, detail: &[u8]) -> Vec<u8> {
+    let code = match outcome {
+        Outcome::Setup => b'S',
+        Outcome::Inputs => b'I',
+        Outcome::Cwd => b'C',
+        Outcome::Exec => b'E',
+    };
+    let mut bytes = vec![code];
+    bytes.extend_from_slice(&errno.to_le_bytes());
+    bytes.extend_from_slice(detail);
+    bytes
+}
+
+/// Reads what the starter has sent; `ended` says that its socket is closed.
+#[must_use]
+pub fn read_report(bytes: &[u8], ended: bool) -> Report {
+    if !ended {
+        return Report::Unfinished;
+    }
+    let rest = bytes.strip_prefix(&[ABOUT_TO_EXECUTE]).unwrap_or(bytes);
+    let (Some(code), Some(errno)) = (rest.first(), rest.get(1..5)) else {
+        return if bytes == [ABOUT_TO_EXECUTE] { Report::Running } else { Report::Vanished };
+    };
+    let outcome = match code {
+        b'S' => Outcome::Setup,
+        b'I' => Outcome::Inputs,
+        b'C' => Outcome::Cwd,
+        _ => Outcome::Exec,
+    };
+    let errno = errno.try_into().map(i32::from_le_bytes).unwrap_or_default();
+    Report::Failed { outcome, errno, detail: rest[5..].to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_arrives_as_it_was_sent() {
+        let run = Run {
+            argv: vec![b"a".to_vec(), vec![]],
+            env: vec![b"K=\xff".to_vec()],
+            cwd: b"/eval".to_vec(),
+            open_files: 64,
+            file_bytes: 1 << 40,
+            processes: Some(3),
+            memory_bytes: None,
+        };
+        let mut orders = Orders::default();
+        orders.run(&run);
+        orders.file(b"x/y", true);
+        let mut from = orders.pending();
+        let Ok(Order::Run(read)) = Order::read(&mut from) else { panic!("not a run") };
+        assert_eq!(read.argv, [c"a".to_owned(), c"".to_owned()]);
+        assert_eq!(read.env[0].as_bytes(), b"K=\xff");
+        assert_eq!((read.processes, read.memory_bytes, read.file_bytes), (Some(3), None, 1 << 40));
+        assert!(
+            matches!(Order::read(&mut from), Ok(Order::File { path, executable: true }) if path == b"x/y")
+        );
+    }
+
+    #[test]
+    fn only_an_announced_end_is_a_start() {
+        assert_eq!(read_report(b"X", true), Report::Running);
+        assert_eq!(read_report(b"X", false), Report::Unfinished);
+        assert_eq!(read_report(b"", true), Report::Vanished);
+        let failure = encode_failure(Outcome::Exec, 2, b"nope");
+        let announced = [b"X".as_slice(), &failure].concat();
+        let expected = Report::Failed { outcome: Outcome::Exec, errno: 2, detail: b"nope".to_vec() };
+        assert_eq!(read_report(&announced, true), expected);
+    }
+}

@@ -1,0 +1,68 @@
+//! Capabilities, and what PID 1 may still do without most of them.
+
+use std::io;
+
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::sys;
+
+/// Holds exactly `wanted` from now on.
+pub(super) fn keep(wanted: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets { effective: wanted, permitted: wanted, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It called exit.
+    Code(u8),
+    /// A signal ended it.
+    Signal(u8),
+}
+
+/// A child that was reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reaped {
+    /// Its pid in the place.
+    pub pid: i32,
+    /// How it ended.
+    pub ended: Ended,
+    /// User CPU, with that of the children it waited for.
+    pub user_us: u64,
+    /// System CPU, likewise.
+    pub system_us: u64,
+    /// Its largest resident set.
+    pub max_rss_bytes: u64,
+}
+
+/// Reaps one ended child. `Ok(None)`: all live. An error of `ECHILD`: there is none.
+///
+/// # Errors
+/// As wait4(2).
+pub fn reap() -> io::Result<Option<Reaped>> {
+    let low = |value: i32| value.to_le_bytes()[0];
+    Ok(sys::reap_one()?.map(|raw| Reaped {
+        pid: raw.pid,
+        ended: if libc::WIFSIGNALED(raw.status) {
+            Ended::Signal(low(libc::WTERMSIG(raw.status)))
+        } else {
+            Ended::Code(low(libc::WEXITSTATUS(raw.status)))
+        },
+        user_us: raw.user_us,
+        system_us: raw.system_us,
+        max_rss_bytes: raw.max_rss_bytes,
+    }))
+}
+
+/// Sends a signal to every process of the place but the caller, which must be its PID 1.
+///
+/// # Errors
+/// As kill(2); `ESRCH` means that there is nobody.
+pub fn signal_everyone(signal: i32) -> io::Result<()> {
+    if rustix::process::getpid() != rustix::process::Pid::INIT {
+        // Anywhere else, -1 would reach beyond the place.
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    sys::signal_all(signal)
+}

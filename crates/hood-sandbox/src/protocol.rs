@@ -1,0 +1,147 @@
+//! What the halves say to each other while a place is made. Both come from one build (the server
+//! embeds the agent), so the packets carry no version; the agent's link, which outlives a build, is
+//! hood-wire's.
+
+use std::fmt::Write as _;
+
+/// Longest packet in either direction.
+pub(crate) const PACKET_BYTES: usize = 4096;
+
+/// `go` where supplementary groups can and must be dropped.
+pub(crate) const GO: u8 = b'G';
+/// `go` where an ordinary user may not (a single mapped id).
+pub(crate) const GO_KEEPING_GROUPS: u8 = b'g';
+/// The agent shows itself, so that the kernel tells its pid.
+pub(crate) const AGENT_HERE: u8 = b'A';
+/// The program's starter does.
+pub(crate) const PROGRAM_HERE: u8 = b'P';
+/// Both are in their cgroups.
+pub(crate) const PLACED: u8 = b'p';
+/// The child of the clone failed before it could execute the agent.
+pub(crate) const BIRTH_FAILED: u8 = b'!';
+/// The agent failed; [`Failure`] follows.
+pub(crate) const FAILED: u8 = b'F';
+/// The place waits for its assignment; layers follow.
+pub(crate) const READY: u8 = b'R';
+
+/// Namespaces that a place has of its own, as named in `/proc/self/ns`.
+pub(crate) const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+/// Ids inside a place.
+pub(crate) const AGENT_ID: u32 = 0;
+pub(crate) const PROGRAM_ID: u32 = 1000;
+
+/// What the agent needs to know to build its place.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Blueprint {
+    pub(crate) disk_bytes: u64,
+    pub(crate) disk_inodes: u64,
+    /// Agent and program are one id: the program must be nested.
+    pub(crate) single_id: bool,
+    /// A piped core_pattern: RLIMIT_CORE 0 is not honoured there, 1 is.
+    pub(crate) core_piped: bool,
+    /// The server's own namespaces, which the place's must differ from.
+    pub(crate) foreign: Vec<u64>,
+}
+
+impl Blueprint {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut text = format!(
+            "{} {} {} {}",
+            self.disk_bytes,
+            self.disk_inodes,
+            u8::from(self.single_id),
+            u8::from(self.core_piped)
+        );
+        for inode in &self.foreign {
+            // Writing to a String cannot fail.
+            let _ = write!(text, " {inode}");
+        }
+        text.into_bytes()
+    }
+
+    pub(crate) fn decode(packet: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(packet).ok()?;
+        let numbers = text.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>().ok()?;
+        let [disk_bytes, disk_inodes, single_id, core_piped, foreign @ ..] = numbers.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            disk_bytes: *disk_bytes,
+            disk_inodes: *disk_inodes,
+            single_id: *single_id != 0,
+            core_piped: *core_piped != 0,
+            foreign: foreign.to_vec(),
+        })
+    }
+}
+
+/// Why a place could not be made, told from inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) step: String,
+    pub(crate) errno: i32,
+}
+
+impl Failure {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut packet = vec![FAILED];
+        packet.extend_from_slice(format!("{} {}", self.errno, self.step).as_bytes());
+        packet.truncate(PACKET_BYTES);
+        packet
+    }
+
+    pub(crate) fn decode(packet: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(packet);
+        let (errno, step) = text.split_once(' ').unwrap_or(("0", &text));
+        Self { step: step.to_owned(), errno: errno.parse().unwrap_or(0) }
+    }
+}
+
+/// What the inside found to hold or not: `name` or `name: reason`, one a line.
+pub(crate) fn encode_findings(findings: &[(&'static str, Option<String>)]) -> Vec<u8> {
+    let mut packet = vec![READY];
+    for (name, lacking) in findings {
+        packet.extend_from_slice(name.as_bytes());
+        if let Some(reason) = lacking {
+            packet.extend_from_slice(b": ");
+            packet.extend_from_slice(reason.replace('\n', " ").as_bytes());
+        }
+        packet.push(b'\n');
+    }
+    packet.truncate(PACKET_BYTES);
+    packet
+}
+
+pub(crate) fn decode_findings(packet: &[u8]) -> Vec<(String, Option<String>)> {
+    let text = String::from_utf8_lossy(packet);
+    let line = |line: &str| match line.split_once(": ") {
+        Some((name, reason)) => (name.to_owned(), Some(reason.to_owned())),
+        None => (line.to_owned(), None),
+    };
+    text.lines().map(line).collect()
+}
+
+/// A request to the launcher; descriptors travel beside it in this order: setup, link, image,
+/// then the lock of the ids and the cgroup if their flags are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) has_lock: bool,
+    pub(crate) has_cgroup: bool,
+    /// Owner of the new user namespace, so that what the kernel charges to a namespace's creator is
+    /// charged to this place alone. `None` where the launcher may not change its id.
+    pub(crate) owner: Option<u32>,
+}
+
+impl Order {
+    pub(crate) fn encode(self) -> [u8; 6] {
+        let [a, b, c, d] = self.owner.unwrap_or(0).to_le_bytes();
+        [u8::from(self.has_lock), u8::from(self.has_cgroup), a, b, c, d]
+    }
+
+    pub(crate) fn decode(packet: &[u8]) -> Option<Self> {
+        let [lock, cgroup, owner @ ..] = packet else { return None };
+        let owner = u32::from_le_bytes(<[u8; 4]>::try_from(owner).ok()?);
+        Some(Self { has_lock: *lock != 0, has_cgroup: *cgroup != 0, owner: (owner != 0).then_some(owner) })
+    }
+}
