@@ -29,8 +29,6 @@ pub fn evidence_of(
     degraded: &[Degraded],
     suspect: bool,
 ) -> api::Evidence {
-    let core_dumped =
-        matches!(seen.wait, Some(hood_core::outcome::WaitStatus::Signaled { core_dumped: true, .. }));
     api::Evidence {
         decided_by: outcome.decided_by.as_str().to_owned(),
         kill: seen.kill.map(|kill| api::Kill {
@@ -46,7 +44,6 @@ pub fn evidence_of(
             .map(|hit| api::LimitHit { name: hit.limit.as_str().to_owned(), allowed: hit.allowed }),
         oom_kills: seen.oom_kills,
         forks_refused: seen.forks_refused,
-        core_dumped,
         exec_error: seen
             .exec_error
             .as_ref()
