@@ -8,7 +8,7 @@ use crate::verdict::Verdict;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitStatus {
     Exited(u8),
-    Signaled { signal: u8, core_dumped: bool },
+    Signaled(u8),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,8 @@ pub enum KillCause {
     Output(Stream),
     /// Where no cgroup can hold memory (policy `development` only), the agent samples and kills.
     SampledMemory,
+    /// Likewise for the number of processes.
+    SampledProcesses,
 }
 
 impl KillCause {
@@ -48,6 +50,7 @@ impl KillCause {
             Self::Output(Stream::Stdout) => "stdout_limit",
             Self::Output(Stream::Stderr) => "stderr_limit",
             Self::SampledMemory => "sampled_memory",
+            Self::SampledProcesses => "sampled_processes",
         }
     }
 
@@ -57,6 +60,7 @@ impl KillCause {
             Self::WallTime | Self::CpuTime => Verdict::TimedOut,
             Self::Output(_) => Verdict::OutputLimit,
             Self::SampledMemory => Verdict::OutOfMemory,
+            Self::SampledProcesses => Verdict::Failed,
         }
     }
 
@@ -67,6 +71,7 @@ impl KillCause {
             Self::CpuTime => Some(Limit::CpuMs),
             Self::Output(_) => Some(Limit::OutputBytes),
             Self::SampledMemory => Some(Limit::MemoryBytes),
+            Self::SampledProcesses => Some(Limit::Processes),
         }
     }
 }
@@ -206,14 +211,14 @@ pub fn judge(seen: &Observation, limits: &Limits) -> Option<Outcome> {
     } else {
         let verdict = match seen.wait? {
             WaitStatus::Exited(0) => Verdict::Succeeded,
-            WaitStatus::Exited(_) | WaitStatus::Signaled { .. } => Verdict::Failed,
+            WaitStatus::Exited(_) | WaitStatus::Signaled(_) => Verdict::Failed,
         };
         (verdict, None, Rule::WaitStatus)
     };
     let (exit_code, signal) = match (seen.wait, &seen.exec_error) {
         (_, Some(error)) => (Some(error.exit_code()), None),
         (Some(WaitStatus::Exited(code)), None) => (Some(code), None),
-        (Some(WaitStatus::Signaled { signal, .. }), None) => (None, Some(signal)),
+        (Some(WaitStatus::Signaled(signal)), None) => (None, Some(signal)),
         (None, None) => (None, None),
     };
     Some(Outcome { verdict, exit_code, signal, limit, decided_by })
@@ -232,13 +237,14 @@ mod tests {
         Some(Kill { cause, by: KilledBy::Agent })
     }
 
-    const CAUSES: [KillCause; 6] = [
+    const CAUSES: [KillCause; 7] = [
         KillCause::Cancel,
         KillCause::WallTime,
         KillCause::CpuTime,
         KillCause::Output(Stream::Stdout),
         KillCause::Output(Stream::Stderr),
         KillCause::SampledMemory,
+        KillCause::SampledProcesses,
     ];
 
     /// Every combination of facts, and what is said of it: the committed table.
@@ -248,8 +254,8 @@ mod tests {
             None,
             Some(WaitStatus::Exited(0)),
             Some(WaitStatus::Exited(3)),
-            Some(WaitStatus::Signaled { signal: 9, core_dumped: false }),
-            Some(WaitStatus::Signaled { signal: 31, core_dumped: false }),
+            Some(WaitStatus::Signaled(9)),
+            Some(WaitStatus::Signaled(31)),
         ];
         let mut table =
             String::from("first kill | oom kills | violation | exec error | wait | verdict | by\n");
@@ -301,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_sigsys_of_ones_own_is_no_violation() {
-        let wait = Some(WaitStatus::Signaled { signal: 31, core_dumped: false });
+        let wait = Some(WaitStatus::Signaled(31));
         let forged = Observation { wait, ..Observation::default() };
         assert_eq!(judge(&forged, &Limits::DEFAULT).expect("judged").verdict, Verdict::Failed);
         let ours = Observation { violation: Some("i386 entry".into()), ..forged };
