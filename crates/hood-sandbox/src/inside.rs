@@ -16,7 +16,7 @@ use std::io;
 pub use filters::{ForeignCall, ForeignCalls};
 pub use launcher::serve as serve_launches;
 pub use orders::{Orders, Outcome, Report, Run, read_report};
-pub use place::{Cell, enter};
+pub use place::{Cell, enter, hear};
 pub use privilege::{Ended, Reaped, reap, signal_everyone};
 
 /// A step that failed, and what the kernel said.

@@ -34,7 +34,7 @@ pub fn serve(control: i32, executable: i32) -> io::Result<()> {
         // An ordinary user's launcher stays dumpable: its children's id maps could not be written.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     }
-    sys::ignore_children();
+    sys::ignore_signal(libc::SIGCHLD);
     let argv = [CString::from(c"hood-agent"), CString::from(c"place")];
     loop {
         let packet = packets::receive(&control)?;

@@ -76,6 +76,11 @@ impl Orders {
         &self.bytes[self.sent..]
     }
 
+    /// Forgets everything: there is nobody to send it to.
+    pub fn discard(&mut self) {
+        *self = Self::default();
+    }
+
     /// Forgets what was sent.
     pub fn advance(&mut self, sent: usize) {
         self.sent += sent;

@@ -56,19 +56,16 @@ pub struct Cell {
     /// Readable when a child has ended.
     pub children: OwnedFd,
     /// Held so that no other place gets these ids while this process lives.
-    _id_lock: Option<OwnedFd>,
+    pub id_lock: Option<OwnedFd>,
 }
 
-impl Cell {
-    /// What the starter has sent, and the listener for foreign calls if it came along. Empty: its
-    /// end.
-    ///
-    /// # Errors
-    /// As recvmsg(2); `WouldBlock` while there is nothing.
-    pub fn hear_starter(&self) -> io::Result<(Vec<u8>, Option<ForeignCalls>)> {
-        let packet = packets::receive(&self.starter)?;
-        Ok((packet.bytes, packet.fds.into_iter().next().map(ForeignCalls::new)))
-    }
+/// What the starter has sent, and the listener for foreign calls if it came along. Empty: its end.
+///
+/// # Errors
+/// As recvmsg(2); `WouldBlock` while there is nothing.
+pub fn hear(starter: &OwnedFd) -> io::Result<(Vec<u8>, Option<ForeignCalls>)> {
+    let packet = packets::receive(starter)?;
+    Ok((packet.bytes, packet.fds.into_iter().next().map(ForeignCalls::new)))
 }
 
 /// Makes this process, the first of new namespaces, PID 1 of a place. The server hears how it went.
@@ -94,6 +91,8 @@ fn build(setup: &OwnedFd) -> Result<Cell, StepFailed> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become undumpable")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     sys::reset_signals();
+    // A program that closes its stdin is no reason to end.
+    sys::ignore_signal(libc::SIGPIPE);
     packets::send(setup, &[protocol::AGENT_HERE], &[]).step("greet the server")?;
     let packet = packets::receive(setup).step("receive the blueprint")?;
     let blueprint = Blueprint::decode(&packet.bytes)
@@ -128,7 +127,7 @@ fn build(setup: &OwnedFd) -> Result<Cell, StepFailed> {
         rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).step("unblock descriptors")?;
     }
     let Ends { command, stdin, stdout, stderr } = mine;
-    Ok(Cell { link, starter: command, program, stdin, stdout, stderr, children, _id_lock: id_lock })
+    Ok(Cell { link, starter: command, program, stdin, stdout, stderr, children, id_lock })
 }
 
 /// The agent's ends and the starter's.

@@ -234,11 +234,11 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// Lets the kernel reap this process's children.
-pub(crate) fn ignore_children() {
+/// Ignores a signal. Ignoring SIGCHLD lets the kernel reap this process's children.
+pub(crate) fn ignore_signal(signal: libc::c_int) {
     // SAFETY: sets a disposition that involves no code of ours.
     // JUSTIFICATION: std has no signal dispositions.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// A descriptor that becomes readable when a child has ended; SIGCHLD is blocked for it.

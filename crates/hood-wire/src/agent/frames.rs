@@ -122,6 +122,18 @@ pub enum KillCause {
     SampledMemory,
     /// The sampled number of processes passed its bound (no cgroup).
     SampledProcesses,
+    /// It entered the kernel as another architecture's program: see [`Ending::foreign_call`].
+    ForeignCall,
+}
+
+/// A system call through the entry of a foreign architecture, which nothing but an attempt to get
+/// around the filter makes. The agent's own record: no program can forge it by raising SIGSYS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignCall {
+    /// The kernel's `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// The number asked for.
+    pub number: u32,
 }
 
 /// What became of one stream.
@@ -168,6 +180,8 @@ pub struct Ending {
     pub stdout: Streams,
     /// Descriptor 2.
     pub stderr: Streams,
+    /// The call behind [`KillCause::ForeignCall`].
+    pub foreign_call: Option<ForeignCall>,
 }
 
 /// The terminal frame of a program that never ran its first instruction.
@@ -404,6 +418,7 @@ impl KillCause {
             Self::OutputLimit(Stream::Stderr) => 5,
             Self::SampledMemory => 6,
             Self::SampledProcesses => 7,
+            Self::ForeignCall => 8,
         }
     }
 
@@ -417,6 +432,7 @@ impl KillCause {
             Some(5) => Self::OutputLimit(Stream::Stderr),
             Some(6) => Self::SampledMemory,
             Some(7) => Self::SampledProcesses,
+            Some(8) => Self::ForeignCall,
             Some(_) => return Err(from.bad(tag)),
         }))
     }
@@ -451,6 +467,8 @@ impl Ending {
         to.number(9, self.usage.blocked_us);
         self.stdout.write(to, 10);
         self.stderr.write(to, 13);
+        to.maybe(16, self.foreign_call.map(|call| u64::from(call.arch)));
+        to.maybe(17, self.foreign_call.map(|call| u64::from(call.number)));
     }
 
     fn read(from: &Fields<'_>) -> Result<Self, FrameError> {
@@ -468,6 +486,13 @@ impl Ending {
             },
             stdout: Streams::read(from, 10)?,
             stderr: Streams::read(from, 13)?,
+            foreign_call: match (from.maybe(16)?, from.maybe(17)?) {
+                (Some(arch), Some(number)) => Some(ForeignCall {
+                    arch: u32::try_from(arch).map_err(|_| from.bad(16))?,
+                    number: u32::try_from(number).map_err(|_| from.bad(17))?,
+                }),
+                _ => None,
+            },
         })
     }
 }

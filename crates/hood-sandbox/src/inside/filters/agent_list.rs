@@ -23,6 +23,7 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_openat,
     libc::SYS_getdents64,
     libc::SYS_fstat,
+    libc::SYS_statfs,
     libc::SYS_lseek,
     // Where the vDSO has no clock.
     libc::SYS_clock_gettime,

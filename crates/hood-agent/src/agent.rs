@@ -1,0 +1,410 @@
+//! PID 1 of a place: takes one assignment, sees one program through, answers for its end.
+
+mod ending;
+mod inbox;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use hood_sandbox::inside::{self, Cell, Ended, ForeignCalls, Orders, Report, read_report};
+use hood_wire::agent::{AgentFrame, Assignment, Exit, KillCause, OLDEST_VERSION, Usage, VERSION};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::link::Link;
+use crate::output::{Input, Output};
+use crate::sampling;
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+/// How long after the main process's end the pipes are read and the others awaited.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How much may wait for the starter before no more is read from the link.
+const ORDERS_AHEAD: usize = 1 << 20;
+
+/// Where the one run stands.
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// No assignment yet.
+    Waiting,
+    /// Files are coming.
+    Loading,
+    /// The starter was told to go.
+    Starting { go: Instant },
+    /// The program runs.
+    Running { since: Instant },
+    /// The main process has ended; the rest is killed and the pipes are drained.
+    Draining { until: Instant, exit: Exit, wall: Option<Duration> },
+    /// The terminal frame is posted.
+    Over { until: Instant },
+}
+
+/// An end that the agent brings about.
+#[derive(Debug)]
+struct Killing {
+    cause: KillCause,
+    /// When SIGKILL follows SIGTERM.
+    kill_at: Instant,
+    killed: bool,
+}
+
+/// The agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    link: Link,
+    starter: OwnedFd,
+    children: OwnedFd,
+    program: i32,
+    /// Keeps the place's ids.
+    _cell: Keep,
+    phase: Phase,
+    assignment: Assignment,
+    orders: Orders,
+    /// What the starter has said, and whether it can say more.
+    heard: Vec<u8>,
+    starter_open: bool,
+    foreign: Option<ForeignCalls>,
+    foreign_call: Option<inside::ForeignCall>,
+    input: Input,
+    output: Output,
+    killing: Option<Killing>,
+    usage: Usage,
+    everyone_reaped: bool,
+    next_sample: Option<Instant>,
+}
+
+/// The part of a [`Cell`] that is only held.
+type Keep = Option<OwnedFd>;
+
+/// What [`Agent::wait`] saw.
+#[derive(Debug, Default)]
+struct Events {
+    link: bool,
+    link_room: bool,
+    children: bool,
+    starter: bool,
+    starter_room: bool,
+    foreign: bool,
+    input: bool,
+    outputs: [bool; 2],
+}
+
+impl Agent {
+    pub(crate) fn new(cell: Cell) -> Self {
+        let Cell { link, starter, program, stdin, stdout, stderr, children, id_lock } = cell;
+        Self {
+            link: Link::new(link),
+            starter,
+            children,
+            program,
+            _cell: id_lock,
+            phase: Phase::Waiting,
+            assignment: Assignment::default(),
+            orders: Orders::default(),
+            heard: Vec::new(),
+            starter_open: true,
+            foreign: None,
+            foreign_call: None,
+            input: Input::new(stdin),
+            output: Output::new(stdout, stderr),
+            killing: None,
+            usage: Usage::default(),
+            everyone_reaped: false,
+            next_sample: None,
+        }
+    }
+
+    /// Serves until the last frame is acknowledged, the dispatcher has gone, or nobody has come
+    /// for it in time. When this returns, PID 1 ends and with it the place.
+    pub(crate) fn serve(mut self) -> io::Result<()> {
+        self.link.post(&AgentFrame::Hello { version: VERSION, oldest: OLDEST_VERSION })?;
+        loop {
+            let events = self.wait()?;
+            if events.link_room {
+                self.link.flush()?;
+            }
+            if events.link && !self.read_link()? {
+                return Ok(());
+            }
+            if events.starter_room {
+                self.send_orders();
+            }
+            if events.starter {
+                self.hear_starter()?;
+            }
+            if events.foreign {
+                self.foreign_call()?;
+            }
+            if events.input {
+                self.input.write();
+            }
+            for (index, ready) in events.outputs.into_iter().enumerate() {
+                if ready && let Some(stream) = self.output.read(index) {
+                    self.end_program(KillCause::OutputLimit(stream), Duration::ZERO);
+                }
+            }
+            if events.children {
+                self.reap()?;
+            }
+            self.keep_time()?;
+            if self.is_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self.phase {
+            Phase::Over { until } => self.link.all_acknowledged() || Instant::now() >= until,
+            _ => false,
+        }
+    }
+
+    fn wait(&self) -> io::Result<Events> {
+        let mut events = Events::default();
+        let mut marks: Vec<fn(&mut Events)> = Vec::with_capacity(8);
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(8);
+        let mut link = PollFlags::empty();
+        link.set(PollFlags::IN, self.orders.pending().len() < ORDERS_AHEAD);
+        link.set(PollFlags::OUT, self.link.has_unsent());
+        fds.push(PollFd::new(&self.link, link));
+        marks.push(|_| {});
+        fds.push(PollFd::new(&self.children, PollFlags::IN));
+        marks.push(|events| events.children = true);
+        if self.starter_open {
+            let mut wanted = PollFlags::IN;
+            wanted.set(PollFlags::OUT, !self.orders.pending().is_empty());
+            fds.push(PollFd::new(&self.starter, wanted));
+            marks.push(|_| {});
+        }
+        let starter_at = self.starter_open.then(|| fds.len() - 1);
+        if let Some(foreign) = &self.foreign {
+            fds.push(PollFd::from_borrowed_fd(foreign.as_fd(), PollFlags::IN));
+            marks.push(|events| events.foreign = true);
+        }
+        if let Some(stdin) = self.input.waiting() {
+            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::OUT));
+            marks.push(|events| events.input = true);
+        }
+        for (index, fd) in self.output.open() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            marks.push(if index == 0 {
+                |events| events.outputs[0] = true
+            } else {
+                |events| events.outputs[1] = true
+            });
+        }
+        let timeout = self.timeout(Instant::now());
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ended = PollFlags::HUP | PollFlags::ERR;
+        for (fd, mark) in fds.iter().zip(&marks) {
+            if !fd.revents().is_empty() {
+                mark(&mut events);
+            }
+        }
+        let link = fds[0].revents();
+        events.link = link.intersects(PollFlags::IN | ended);
+        events.link_room = link.contains(PollFlags::OUT);
+        if let Some(starter) = starter_at.map(|at| fds[at].revents()) {
+            events.starter = starter.intersects(PollFlags::IN | ended);
+            events.starter_room = starter.contains(PollFlags::OUT);
+        }
+        Ok(events)
+    }
+
+    /// Until the next thing that time brings.
+    fn timeout(&self, now: Instant) -> Option<Timespec> {
+        let phase = match self.phase {
+            Phase::Running { since } if self.killing.is_none() => Some(since + self.wall_limit()),
+            Phase::Draining { until, .. } | Phase::Over { until } => Some(until),
+            _ => None,
+        };
+        let killing = self.killing.as_ref().filter(|killing| !killing.killed && self.is_live());
+        let next =
+            [phase, killing.map(|killing| killing.kill_at), self.output.flush_at(now), self.next_sample];
+        let next = next.into_iter().flatten().min()?;
+        // A moment more, so that the poll does not return just before it.
+        let wait = next.saturating_duration_since(now) + Duration::from_micros(50);
+        Timespec::try_from(wait).ok()
+    }
+
+    fn wall_limit(&self) -> Duration {
+        // A limit beyond what the clock can add up to is none.
+        Duration::from_millis(self.assignment.wall_ms.min(u64::from(u32::MAX) * 1000))
+    }
+
+    /// There is a main process.
+    fn is_live(&self) -> bool {
+        !matches!(self.phase, Phase::Draining { .. } | Phase::Over { .. })
+    }
+
+    fn keep_time(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if let Phase::Running { since } = self.phase
+            && now >= since + self.wall_limit()
+        {
+            let grace = Duration::from_millis(self.assignment.grace_ms);
+            self.end_program(KillCause::Deadline, grace);
+        }
+        if self.is_live()
+            && let Some(killing) = &mut self.killing
+            && !killing.killed
+            && now >= killing.kill_at
+        {
+            killing.killed = true;
+            // Nobody left is what was wanted.
+            let _ = inside::signal_everyone(SIGKILL);
+        }
+        if self.next_sample.is_some_and(|at| now >= at) {
+            self.sample(now);
+        }
+        if matches!(self.phase, Phase::Running { .. })
+            && self.output.flush_at(now).is_some_and(|at| now >= at)
+        {
+            self.post_output(now)?;
+        }
+        if let Phase::Draining { until, .. } = self.phase
+            && (now >= until || (self.everyone_reaped && self.output.is_drained()))
+        {
+            self.finish(now)?;
+        }
+        Ok(())
+    }
+
+    fn post_output(&mut self, now: Instant) -> io::Result<()> {
+        self.output.frames(now).iter().try_for_each(|frame| self.link.post(frame))
+    }
+
+    fn sample(&mut self, now: Instant) {
+        let sampled = sampling::sample();
+        let past = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value > limit);
+        if past(self.assignment.sampled_memory_bytes, sampled.memory_bytes) {
+            self.end_program(KillCause::SampledMemory, Duration::ZERO);
+        } else if past(self.assignment.sampled_processes, sampled.processes) {
+            self.end_program(KillCause::SampledProcesses, Duration::ZERO);
+        }
+        self.next_sample = matches!(self.phase, Phase::Running { .. }).then(|| now + sampling::EVERY);
+    }
+
+    /// Ends the program: SIGTERM and, after the grace, SIGKILL. The first cause counts; a later one
+    /// can only shorten the grace.
+    fn end_program(&mut self, cause: KillCause, grace: Duration) {
+        if !self.is_live() {
+            return;
+        }
+        let kill_at = Instant::now() + grace;
+        match &mut self.killing {
+            Some(killing) => killing.kill_at = killing.kill_at.min(kill_at),
+            None => {
+                self.killing = Some(Killing { cause, kill_at, killed: false });
+                if !grace.is_zero() {
+                    let _ = inside::signal_everyone(SIGTERM);
+                }
+            }
+        }
+    }
+
+    fn hear_starter(&mut self) -> io::Result<()> {
+        match self.starter_says()? {
+            Report::Running => self.started()?,
+            // What went wrong is told when the starter is reaped.
+            Report::Unfinished | Report::Vanished | Report::Failed { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn started(&mut self) -> io::Result<()> {
+        if let Phase::Starting { go } = self.phase {
+            let now = Instant::now();
+            self.phase = Phase::Running { since: now };
+            let setup_us = micros(now.saturating_duration_since(go));
+            self.link.post(&AgentFrame::Started { setup_us })?;
+            if self.assignment.sampled_memory_bytes.is_some() || self.assignment.sampled_processes.is_some() {
+                self.next_sample = Some(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the starter has sent, as far as it has.
+    fn starter_says(&mut self) -> io::Result<Report> {
+        while self.starter_open {
+            let cell_says = inside::hear(&self.starter);
+            match cell_says {
+                Ok((bytes, listener)) => {
+                    self.starter_open = !bytes.is_empty();
+                    self.heard.extend_from_slice(&bytes);
+                    self.foreign = self.foreign.take().or(listener);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Reset: it has ended with orders unread.
+                Err(_) => self.starter_open = false,
+            }
+        }
+        Ok(read_report(&self.heard, !self.starter_open))
+    }
+
+    fn foreign_call(&mut self) -> io::Result<()> {
+        let Some(foreign) = &self.foreign else { return Ok(()) };
+        match foreign.take() {
+            Ok(Some(call)) => {
+                self.foreign_call = self.foreign_call.or(Some(call));
+                self.end_program(KillCause::ForeignCall, Duration::ZERO);
+            }
+            Ok(None) => {}
+            // Everything under the filter has ended; the listener has nothing more to say.
+            Err(_) => self.foreign = None,
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        let mut signals = [0; 128];
+        // Only empties the descriptor: one signal may stand for many children.
+        while rustix::io::read(&self.children, &mut signals).is_ok_and(|count| count > 0) {}
+        loop {
+            match inside::reap() {
+                Ok(Some(reaped)) => {
+                    self.usage.user_us += reaped.user_us;
+                    self.usage.system_us += reaped.system_us;
+                    self.usage.max_rss_bytes = self.usage.max_rss_bytes.max(reaped.max_rss_bytes);
+                    self.usage.reaped += 1;
+                    if reaped.pid == self.program {
+                        self.main_ended(reaped.ended)?;
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    self.everyone_reaped = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn main_ended(&mut self, ended: Ended) -> io::Result<()> {
+        // The program may have started and ended between two looks.
+        self.hear_starter()?;
+        let now = Instant::now();
+        let wall = match self.phase {
+            Phase::Running { since } => Some(now.saturating_duration_since(since)),
+            _ => None,
+        };
+        let exit = match ended {
+            Ended::Code(code) => Exit::Code(code),
+            Ended::Signal(signal) => Exit::Signal(signal),
+        };
+        self.phase = Phase::Draining { until: now + DRAIN, exit, wall };
+        self.next_sample = None;
+        // Whatever it left behind ends with it; nobody left is fine.
+        let _ = inside::signal_everyone(SIGKILL);
+        Ok(())
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,60 @@
+//! The terminal frame.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use hood_sandbox::inside::{Outcome, Report, read_report};
+use hood_wire::agent::{AgentFrame, EarlyEnd, Ending, Exit, ForeignCall, Stage};
+
+use super::{Agent, Phase, micros};
+
+impl Agent {
+    /// Posts what is left of the output and the one terminal frame.
+    pub(super) fn finish(&mut self, now: Instant) -> io::Result<()> {
+        let Phase::Draining { exit, wall, .. } = self.phase else { return Ok(()) };
+        let frame = match wall {
+            Some(wall) => {
+                if self.output.has_news() {
+                    self.post_output(now)?;
+                }
+                self.ran(exit, wall)
+            }
+            None => AgentFrame::NotStarted(self.did_not_run(exit)),
+        };
+        self.link.post(&frame)?;
+        let patience = Duration::from_millis(self.assignment.orphan_after_ms.min(u64::from(u32::MAX)));
+        self.phase = Phase::Over { until: now + patience };
+        Ok(())
+    }
+
+    fn ran(&mut self, exit: Exit, wall: Duration) -> AgentFrame {
+        self.usage.wall_us = micros(wall);
+        let [stdout, stderr] = self.output.totals();
+        AgentFrame::Ended(Ending {
+            exit,
+            cause: self.killing.as_ref().map(|killing| killing.cause),
+            killed: self.killing.as_ref().is_some_and(|killing| killing.killed),
+            usage: self.usage,
+            stdout,
+            stderr,
+            foreign_call: self.foreign_call.map(|call| ForeignCall { arch: call.arch, number: call.number }),
+        })
+    }
+
+    fn did_not_run(&self, exit: Exit) -> EarlyEnd {
+        match read_report(&self.heard, true) {
+            Report::Failed { outcome, errno, detail } => {
+                let stage = match outcome {
+                    Outcome::Setup => Stage::Setup,
+                    Outcome::Inputs => Stage::Inputs,
+                    Outcome::Cwd => Stage::Cwd,
+                    Outcome::Exec => Stage::Exec,
+                };
+                EarlyEnd::Refused { stage, errno, detail }
+            }
+            Report::Unfinished | Report::Running | Report::Vanished => {
+                EarlyEnd::Died { exit, cause: self.killing.as_ref().map(|killing| killing.cause) }
+            }
+        }
+    }
+}
