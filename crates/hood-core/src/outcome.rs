@@ -290,6 +290,24 @@ mod tests {
         insta::assert_snapshot!(table);
     }
 
+    /// The page that people read says what the code does, in the order in which it does it.
+    #[test]
+    fn the_page_holds_the_same_table() {
+        let page = include_str!("../../../docs/verdicts.md");
+        let mut rest = page;
+        for rule in [Rule::FirstKill, Rule::OomKill, Rule::Violation, Rule::ExecError, Rule::WaitStatus] {
+            let row = format!("| `{}` |", rule.as_str());
+            let at =
+                rest.find(&row).unwrap_or_else(|| panic!("docs/verdicts.md lacks {row}, or out of order"));
+            rest = &rest[at + row.len()..];
+        }
+        for cause in CAUSES {
+            let limit = cause.limit().map_or("–".to_owned(), |limit| format!("`{}`", limit.as_str()));
+            let row = format!("| `{}` | `{}` | {limit} |", cause.as_str(), cause.verdict().as_str());
+            assert!(page.contains(&row), "docs/verdicts.md lacks {row}");
+        }
+    }
+
     #[test]
     fn the_first_cause_wins_over_its_effects() {
         for cause in CAUSES {
