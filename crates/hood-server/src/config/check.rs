@@ -1,0 +1,105 @@
+//! What is wrong with a configuration: where, what, and what would be right.
+
+use std::fmt;
+
+use hood_core::limits::Limit;
+
+use super::layers::{Entry, Origin};
+use super::schema::KEYS;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub origin: Origin,
+    /// Empty where the file cannot be read as TOML.
+    pub key: String,
+    pub problem: String,
+    pub allowed: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.key.is_empty() { "" } else { " " };
+        write!(f, "{}: {}{separator}{}; {}", self.origin, self.key, self.problem, self.allowed)
+    }
+}
+
+impl Finding {
+    pub(super) fn unknown(key: &str, origin: Origin) -> Self {
+        let section = key.rsplit_once('.').map_or("", |(section, _)| section);
+        let siblings: Vec<&str> = KEYS
+            .iter()
+            .map(|known| known.name)
+            .filter(|known| known.rsplit_once('.').map_or("", |(section, _)| section) == section)
+            .collect();
+        let allowed = match nearest(key, KEYS.iter().map(|known| known.name)) {
+            Some(near) => format!("is `{near}` meant?"),
+            None if siblings.is_empty() => "see `fumehood config show` for every key".to_owned(),
+            None => format!("known are {}", siblings.join(", ")),
+        };
+        Self { origin, key: key.to_owned(), problem: "is no known key".to_owned(), allowed }
+    }
+
+    pub(super) fn not_a_section(key: &str, origin: Origin) -> Self {
+        let allowed = format!("write its keys below a line [{key}]");
+        Self { origin, key: key.to_owned(), problem: "is a section, not a value".to_owned(), allowed }
+    }
+
+    pub(super) fn syntax(message: &str, origin: Origin) -> Self {
+        let problem = format!("not TOML: {}", message.trim().replace('\n', ", "));
+        Self { origin, key: String::new(), problem, allowed: "see https://toml.io".to_owned() }
+    }
+
+    fn of(entry: &Entry, problem: String, allowed: String) -> Self {
+        Self { origin: entry.origin.clone(), key: entry.key.name.to_owned(), problem, allowed }
+    }
+}
+
+pub(super) fn list(findings: &[Finding]) -> String {
+    let lines: Vec<String> = findings.iter().map(|finding| format!("\n  {finding}")).collect();
+    format!("the configuration cannot be used:{}", lines.concat())
+}
+
+/// How alike a name must be to one of ours to be taken for a slip of it.
+const ALIKE: f64 = 0.85;
+
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
+        .filter(|(score, _)| *score >= ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known)
+}
+
+/// Each value by itself.
+pub(super) fn values(entries: &[Entry]) -> Vec<Finding> {
+    let wrong = entries.iter().filter(|entry| !entry.key.takes(&entry.value));
+    wrong
+        .map(|entry| {
+            let problem = format!("is {}", entry.value);
+            Finding::of(entry, problem, format!("allowed is {}", entry.key.allowed()))
+        })
+        .collect()
+}
+
+/// What values mean to each other, once each of them is sound.
+pub(super) fn relations(entries: &[Entry]) -> Vec<Finding> {
+    let find = |name: &str| entries.iter().find(|entry| entry.key.name == name);
+    let mut pairs = vec![("store.storage_reserve_bytes".to_owned(), "store.storage_bytes".to_owned())];
+    for limit in Limit::ALL.map(Limit::as_str) {
+        pairs.push((format!("limits.default.{limit}"), format!("limits.maximum.{limit}")));
+    }
+    let mut findings = Vec::new();
+    for (lower, upper) in pairs {
+        let (Some(lower), Some(upper)) = (find(&lower), find(&upper)) else { continue };
+        if lower.value.as_integer() > upper.value.as_integer() {
+            // Whichever was set by hand is where the slip is.
+            let (at, other) = if lower.origin == Origin::Default { (upper, lower) } else { (lower, upper) };
+            let relation = if at.key.name == lower.key.name { "above" } else { "below" };
+            let problem = format!("is {}, {relation} {} ({})", at.value, other.key.name, other.value);
+            let allowed = format!("{} may not be above {}", lower.key.name, upper.key.name);
+            findings.push(Finding::of(at, problem, allowed));
+        }
+    }
+    findings
+}

@@ -1,0 +1,212 @@
+//! Which keys there are and what each may hold. Their defaults and meanings are in the default file;
+//! a test holds the two together.
+
+use std::fmt;
+
+use hood_core::limits::Limit;
+
+use super::IdRange;
+
+/// For keys that have it: worked out at the start from what this host is.
+pub(super) const AUTO: &str = "auto";
+
+/// One id for the agent and one for the program, at the least.
+pub(super) const IDS_MIN: u32 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Dotted: `section.key`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Whether `"auto"` is allowed besides.
+    pub auto: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Count {
+        least: u64,
+        most: u64,
+    },
+    /// Any text that is not empty.
+    Text,
+    /// An absolute path.
+    Path,
+    /// IP address and port.
+    Address,
+    Flag,
+    List,
+    IdRange,
+    Filter,
+    OneOf(&'static [&'static str]),
+}
+
+/// TOML has no larger integer.
+const LARGEST: u64 = i64::MAX as u64;
+/// Periods beyond this are a slip of units.
+const YEAR_MS: u64 = 366 * 24 * 3600 * 1000;
+const MIB: u64 = 1024 * 1024;
+
+const fn key(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, auto: false }
+}
+
+const fn auto(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, auto: true }
+}
+
+const fn count(name: &'static str, least: u64, most: u64) -> Key {
+    key(name, Kind::Count { least, most })
+}
+
+const fn limit(name: &'static str, limit: Limit) -> Key {
+    let most = if matches!(limit, Limit::WallMs | Limit::CpuMs) { YEAR_MS } else { LARGEST };
+    count(name, limit.minimum(), most)
+}
+
+/// Every key, in the order of the default file.
+pub const KEYS: &[Key] = &[
+    auto("data_dir", Kind::Path),
+    key("server.listen", Kind::Address),
+    key("server.allowed_hosts", Kind::List),
+    count("server.drain_ms", 0, YEAR_MS),
+    count("api.body_bytes_max", 1024, 1024 * MIB),
+    count("api.batch_evaluations_max", 1, 100_000),
+    count("api.wait_ms_max", 0, 3_600_000),
+    count("api.connections_max", 1, 1_000_000),
+    count("api.streams_max", 1, 1_000_000),
+    count("api.header_bytes_max", 1024, MIB),
+    count("api.header_ms_max", 100, 3_600_000),
+    count("api.body_ms_max", 100, 3_600_000),
+    // Six is what a submission's own shape needs; 128 is where the JSON reader itself stops.
+    count("api.json_depth_max", 6, 127),
+    count("api.page_items_max", 1, 10_000),
+    count("api.files_max", 1, 100_000),
+    count("api.arguments_max", 1, 100_000),
+    count("api.labels_max", 0, 1000),
+    count("api.label_bytes_max", 1, 65_536),
+    count("api.preview_bytes_max", 0, MIB),
+    count("api.rate_per_second", 0, 1_000_000),
+    count("api.rate_burst", 1, 1_000_000),
+    count("limits.grace_max_ms", 0, 3_600_000),
+    limit("limits.default.wall_ms", Limit::WallMs),
+    limit("limits.default.cpu_ms", Limit::CpuMs),
+    limit("limits.default.memory_bytes", Limit::MemoryBytes),
+    limit("limits.default.processes", Limit::Processes),
+    limit("limits.default.file_bytes", Limit::FileBytes),
+    limit("limits.default.disk_bytes", Limit::DiskBytes),
+    limit("limits.default.disk_inodes", Limit::DiskInodes),
+    limit("limits.default.output_bytes", Limit::OutputBytes),
+    limit("limits.default.open_files", Limit::OpenFiles),
+    limit("limits.maximum.wall_ms", Limit::WallMs),
+    limit("limits.maximum.cpu_ms", Limit::CpuMs),
+    limit("limits.maximum.memory_bytes", Limit::MemoryBytes),
+    limit("limits.maximum.processes", Limit::Processes),
+    limit("limits.maximum.file_bytes", Limit::FileBytes),
+    limit("limits.maximum.disk_bytes", Limit::DiskBytes),
+    limit("limits.maximum.disk_inodes", Limit::DiskInodes),
+    limit("limits.maximum.output_bytes", Limit::OutputBytes),
+    limit("limits.maximum.open_files", Limit::OpenFiles),
+    count("store.storage_bytes", 16 * MIB, LARGEST),
+    count("store.storage_reserve_bytes", 4 * MIB, LARGEST),
+    count("store.queue_max", 1, 100_000_000),
+    count("store.readers", 1, 64),
+    auto("worker.places", Kind::Count { least: 1, most: 10_000 }),
+    // Below a second a busy machine would lose leases that it still works on.
+    count("worker.lease_ttl_ms", 1000, 3_600_000),
+    count("worker.queue_ttl_ms", 1000, YEAR_MS),
+    auto("worker.stock", Kind::Count { least: 0, most: 10_000 }),
+    auto("sandbox.policy", Kind::OneOf(&["strict", "development"])),
+    auto("sandbox.id_range", Kind::IdRange),
+    auto("sandbox.cgroup_parent", Kind::Path),
+    auto("sandbox.memory_bytes_max", Kind::Count { least: 8 * MIB, most: LARGEST }),
+    count("sandbox.orphan_after_ms", 1000, YEAR_MS),
+    auto("environments.dir", Kind::Path),
+    auto("environments.images_dir", Kind::Path),
+    key("environments.default", Kind::Text),
+    key("environments.build_on_demand", Kind::Flag),
+    key("log.filter", Kind::Filter),
+    key("log.format", Kind::OneOf(&["text", "json"])),
+];
+
+impl Key {
+    pub fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("FUMEHOOD_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// What text from a flag or the environment means for this key. Text that does not fit stays
+    /// text, which the check then refuses with its origin.
+    pub(super) fn read(&self, text: &str) -> toml::Value {
+        let as_text = || toml::Value::String(text.to_owned());
+        match self.kind {
+            Kind::Count { .. } => text.parse().map_or_else(|_| as_text(), toml::Value::Integer),
+            Kind::Flag => text.parse().map_or_else(|_| as_text(), toml::Value::Boolean),
+            Kind::List => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect())
+            }
+            _ => as_text(),
+        }
+    }
+
+    /// Whether the key may hold this value.
+    pub(super) fn takes(&self, value: &toml::Value) -> bool {
+        if self.auto && value.as_str() == Some(AUTO) {
+            return true;
+        }
+        let text = value.as_str();
+        match self.kind {
+            Kind::Count { least, most } => value
+                .as_integer()
+                .and_then(|value| u64::try_from(value).ok())
+                .is_some_and(|value| (least..=most).contains(&value)),
+            Kind::Text => text.is_some_and(|text| !text.trim().is_empty()),
+            Kind::Path => text.is_some_and(|text| text.starts_with('/') && !text.contains('\0')),
+            Kind::Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
+            Kind::Flag => value.is_bool(),
+            Kind::List => value.as_array().is_some_and(|items| {
+                items.iter().all(|item| item.as_str().is_some_and(|item| !item.trim().is_empty()))
+            }),
+            Kind::IdRange => text.is_some_and(|text| IdRange::parse(text).is_some()),
+            Kind::Filter => {
+                text.is_some_and(|text| tracing_subscriber::EnvFilter::builder().parse(text).is_ok())
+            }
+            Kind::OneOf(choices) => text.is_some_and(|text| choices.contains(&text)),
+        }
+    }
+
+    /// What it may hold, in words.
+    pub fn allowed(&self) -> String {
+        let auto = if self.auto { ", or \"auto\"" } else { "" };
+        format!("{}{auto}", self.kind)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count { least, most: LARGEST } => write!(f, "a whole number from {least} up"),
+            Self::Count { least, most } => write!(f, "a whole number from {least} to {most}"),
+            Self::Text => f.write_str("a text that is not empty"),
+            Self::Path => f.write_str("an absolute path"),
+            Self::Address => {
+                f.write_str("an IP address and a port, as in \"127.0.0.1:7470\" or \"[::1]:7470\"")
+            }
+            Self::Flag => f.write_str("true or false"),
+            Self::List => f.write_str("a list of texts"),
+            Self::IdRange => f.write_str("\"FIRST:COUNT\" with FIRST above 0 and COUNT at least 2"),
+            Self::Filter => {
+                f.write_str("a level (error, warn, info, debug, trace) or TARGET=LEVEL, with commas")
+            }
+            Self::OneOf(choices) => {
+                let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+                f.write_str(&quoted.join(" or "))
+            }
+        }
+    }
+}
