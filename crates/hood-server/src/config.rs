@@ -24,6 +24,9 @@ pub use schema::{KEYS, Key, Kind};
 /// The one commented default file.
 pub const DEFAULT_FILE: &str = include_str!("config/default.toml");
 
+const UNREACHABLE_BY_NAME: &str = "server.listen is not a loopback address, and server.allowed_hosts is empty: \
+     requests that come from elsewhere will be answered with 421 until the name or address they use is listed there";
+
 /// Everything that an operator may choose, resolved: nothing is left to find out.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -222,8 +225,11 @@ impl Config {
             return Err(ConfigError::Findings(findings));
         }
         let table = layers::nested(&merged.entries);
-        let config = table.try_into().map_err(ConfigError::Inconsistent)?;
-        let layers::Merged { entries, file, warnings } = merged;
+        let config: Self = table.try_into().map_err(ConfigError::Inconsistent)?;
+        let layers::Merged { entries, file, mut warnings } = merged;
+        if !config.server.listen.ip().is_loopback() && config.server.allowed_hosts.is_empty() {
+            warnings.push(UNREACHABLE_BY_NAME.to_owned());
+        }
         Ok(Loaded { config, entries, file, warnings })
     }
 

@@ -26,16 +26,27 @@ impl fmt::Display for Finding {
 
 impl Finding {
     pub(super) fn unknown(key: &str, origin: Origin) -> Self {
-        let section = key.rsplit_once('.').map_or("", |(section, _)| section);
-        let siblings: Vec<&str> = KEYS
-            .iter()
-            .map(|known| known.name)
-            .filter(|known| known.rsplit_once('.').map_or("", |(section, _)| section) == section)
-            .collect();
+        let section = |name: &'static str| name.rsplit_once('.').map_or("", |(section, _)| section);
+        let around = key.rsplit_once('.').map_or("", |(section, _)| section);
+        let mut known: Vec<String> = match around {
+            // At the top are the one key that has no section, and the sections.
+            "" => KEYS
+                .iter()
+                .map(|known| match known.name.split_once('.') {
+                    Some((section, _)) => format!("[{section}]"),
+                    None => known.name.to_owned(),
+                })
+                .collect(),
+            _ => KEYS
+                .iter()
+                .filter(|known| section(known.name) == around)
+                .map(|known| known.name.to_owned())
+                .collect(),
+        };
+        known.dedup();
         let allowed = match nearest(key, KEYS.iter().map(|known| known.name)) {
             Some(near) => format!("is `{near}` meant?"),
-            None if siblings.is_empty() => "see `fumehood config show` for every key".to_owned(),
-            None => format!("known are {}", siblings.join(", ")),
+            None => format!("known are {}", known.join(", ")),
         };
         Self { origin, key: key.to_owned(), problem: "is no known key".to_owned(), allowed }
     }

@@ -50,9 +50,9 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// A file that was named and must be there; without one, the usual file if it is there.
-    pub file: Option<PathBuf>,
+    file: Option<PathBuf>,
     /// Whether the usual file counts where none is named.
-    pub usual_file: bool,
+    usual_file: bool,
     environment: Vec<(String, String)>,
     flags: Vec<Flag>,
 }
@@ -79,6 +79,18 @@ impl Sources {
         };
         let environment = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with(PREFIX));
         Self { file, usual_file: true, environment: environment.collect(), flags: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn with_file(mut self, path: PathBuf) -> Self {
+        self.file = Some(path);
+        self
+    }
+
+    #[must_use]
+    pub fn with_usual_file(mut self) -> Self {
+        self.usual_file = true;
+        self
     }
 
     #[must_use]

@@ -1,1 +1,3 @@
 //! The binary and its API from outside. Each module says whether it is black, grey or white box.
+
+mod config;
