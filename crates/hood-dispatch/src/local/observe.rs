@@ -1,0 +1,169 @@
+//! From the agent's last frame and the outside's own figures to what was seen. The agent is
+//! believed about exit status and bytes; what it says of time and causes must agree with what the
+//! outside knows, or the place is lost.
+
+use std::time::{Duration, Instant};
+
+use hood_core::Limits;
+use hood_core::outcome::{
+    ExecError, Kill, KillCause, KilledBy, Observation, Stream, StreamEnd, Usage, WaitStatus,
+};
+use hood_sandbox::Sample;
+use hood_wire::agent;
+
+use super::supervisor::Supervisor;
+
+/// How far the two clocks may differ about one deadline.
+const CLOCK_SLACK: Duration = Duration::from_millis(250);
+
+/// SIGKILL, which nothing but the outside sends without the agent's knowing.
+const SIGKILL: u8 = 9;
+
+/// What the outside knows when the last frame arrives.
+pub(super) struct Outside<'a> {
+    pub(super) supervisor: &'a Supervisor,
+    pub(super) limits: &'a Limits,
+    pub(super) fail_on_output_limit: bool,
+    pub(super) sample: Sample,
+    pub(super) now: Instant,
+}
+
+impl Outside<'_> {
+    fn base(&self) -> Observation {
+        let sample = &self.sample;
+        Observation {
+            oom_kills: sample.oom_kills.unwrap_or(0),
+            forks_refused: sample.forks_refused.unwrap_or(0),
+            usage: Usage {
+                wall_us: self.supervisor.running_for(self.now).map(micros),
+                cpu_user_us: sample.user_us,
+                cpu_system_us: sample.system_us,
+                memory_peak_bytes: sample.memory_peak_bytes,
+                throttled_us: sample.throttled_us,
+                processes_peak: sample.processes_peak,
+                blocked_us: None,
+            },
+            ..Observation::default()
+        }
+    }
+
+    /// The program ran and ended.
+    pub(super) fn ended(&self, ending: &agent::Ending) -> Observation {
+        let base = self.base();
+        let kill = match self.kill(ending.cause, ending.exit) {
+            Ok(kill) => kill,
+            Err(lie) => return Observation { lost: Some(lie), ..base },
+        };
+        Observation {
+            wait: Some(wait(ending.exit)),
+            kill,
+            violation: ending.foreign_call.map(violation),
+            usage: Usage { blocked_us: Some(ending.usage.blocked_us), ..base.usage },
+            stdout: stream(&ending.stdout),
+            stderr: stream(&ending.stderr),
+            ..base
+        }
+    }
+
+    /// The program's first instruction was never run.
+    pub(super) fn not_started(&self, early: &agent::EarlyEnd) -> Observation {
+        let silent = StreamEnd { complete: true, ..StreamEnd::default() };
+        let base = Observation { stdout: silent, stderr: silent, ..self.base() };
+        match early {
+            agent::EarlyEnd::Refused { stage: agent::Stage::Setup, errno, detail } => {
+                let step = String::from_utf8_lossy(detail);
+                let lost = format!("the place could not {step}: {}", error_text(*errno));
+                Observation { lost: Some(lost), ..base }
+            }
+            agent::EarlyEnd::Refused { stage, errno, detail } => {
+                let about = String::from_utf8_lossy(detail);
+                let doing = match stage {
+                    agent::Stage::Inputs => "writing the input file",
+                    agent::Stage::Cwd => "entering",
+                    agent::Stage::Exec | agent::Stage::Setup => "starting",
+                };
+                let message = format!("{doing} `{about}`: {}", error_text(*errno));
+                Observation { exec_error: Some(ExecError { errno: *errno, message }), ..base }
+            }
+            agent::EarlyEnd::Died { exit, cause } => match self.kill(*cause, *exit) {
+                Err(lie) => Observation { lost: Some(lie), ..base },
+                Ok(None) if base.oom_kills == 0 => {
+                    Observation { lost: Some("the program's process died before its start".to_owned()), ..base }
+                }
+                Ok(kill) => Observation { wait: Some(wait(*exit)), kill, ..base },
+            },
+        }
+    }
+
+    /// The link broke before a last frame.
+    pub(super) fn lost(&self, reason: String) -> Observation {
+        // Where we had begun to end the program, the place's death is that cause's effect.
+        Observation {
+            kill: self.supervisor.cause().map(|cause| Kill { cause, by: KilledBy::Supervisor }),
+            lost: Some(reason),
+            ..self.base()
+        }
+    }
+
+    /// The first cause that made us end the program, if something did.
+    fn kill(&self, said: Option<agent::KillCause>, exit: agent::Exit) -> Result<Option<Kill>, String> {
+        let by_agent = |cause| Ok(Some(Kill { cause, by: KilledBy::Agent }));
+        let ours = self.supervisor.cause();
+        let lie = |what: &str| Err(format!("the agent says that it ended the program for {what}, which cannot be"));
+        match said {
+            None => {
+                let outside = self.supervisor.has_killed() && exit == agent::Exit::Signal(SIGKILL);
+                Ok(ours.filter(|_| outside).map(|cause| Kill { cause, by: KilledBy::Supervisor }))
+            }
+            Some(agent::KillCause::Deadline) => {
+                let wall = Duration::from_millis(self.limits.wall_ms);
+                match self.supervisor.running_for(self.now) {
+                    Some(ran) if ran + CLOCK_SLACK >= wall => by_agent(KillCause::WallTime),
+                    _ => lie("its deadline"),
+                }
+            }
+            Some(agent::KillCause::Cancel | agent::KillCause::Kill) => match ours {
+                Some(cause) => by_agent(cause),
+                None => lie("an order of ours"),
+            },
+            Some(agent::KillCause::OutputLimit(which)) if self.fail_on_output_limit => {
+                by_agent(KillCause::Output(stream_name(which)))
+            }
+            Some(agent::KillCause::OutputLimit(_)) => lie("its output"),
+            // Not a cause among the others: it is weighed as the violation that it is.
+            Some(agent::KillCause::ForeignCall) => Ok(None),
+            Some(agent::KillCause::SampledMemory) => by_agent(KillCause::SampledMemory),
+            Some(agent::KillCause::SampledProcesses) => by_agent(KillCause::SampledProcesses),
+        }
+    }
+}
+
+pub(super) const fn stream_name(stream: agent::Stream) -> Stream {
+    match stream {
+        agent::Stream::Stdout => Stream::Stdout,
+        agent::Stream::Stderr => Stream::Stderr,
+    }
+}
+
+const fn wait(exit: agent::Exit) -> WaitStatus {
+    match exit {
+        agent::Exit::Code(code) => WaitStatus::Exited(code),
+        agent::Exit::Signal(signal) => WaitStatus::Signaled(signal),
+    }
+}
+
+const fn stream(end: &agent::Streams) -> StreamEnd {
+    StreamEnd { written: end.written, kept: end.kept, complete: end.complete }
+}
+
+fn violation(call: agent::ForeignCall) -> String {
+    format!("a system call of a foreign architecture (AUDIT_ARCH {:#010x}, number {})", call.arch, call.number)
+}
+
+fn error_text(errno: i32) -> String {
+    std::io::Error::from_raw_os_error(errno).to_string()
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

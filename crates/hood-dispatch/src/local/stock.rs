@@ -1,0 +1,158 @@
+//! A bounded stock of places that stand ready: their agents wait inside their groups, so that a
+//! claim neither clones nor moves anything. Each is used once; one that died is never handed out.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hood_sandbox::{Place, PlaceSpec};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Inner;
+
+/// Places that are made at once: more would only queue for the kernel's locks.
+const MAKING_MAX: usize = 2;
+
+/// A place, and the permit that bounds how many there are until each is proven dead.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) place: Place,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+pub(super) struct Stock {
+    target: usize,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    ready: VecDeque<(PlaceSpec, Body)>,
+    /// What was asked for last: what the stock is kept of.
+    wanted: Option<PlaceSpec>,
+    making: usize,
+    closed: bool,
+}
+
+impl Stock {
+    pub(super) fn new(target: usize) -> Self {
+        Self { target, shelf: Mutex::default() }
+    }
+
+    pub(super) fn ready(&self) -> usize {
+        self.shelf().ready.len()
+    }
+
+    pub(super) fn close(&self) {
+        let mut shelf = self.shelf();
+        shelf.closed = true;
+        let bodies = std::mem::take(&mut shelf.ready);
+        drop(shelf);
+        for (_, body) in bodies {
+            bury(body);
+        }
+    }
+
+    /// A living place like `spec`, if one stands ready; dead ones met on the way are buried.
+    pub(super) fn take(&self, spec: &PlaceSpec) -> Option<Body> {
+        let mut shelf = self.shelf();
+        shelf.wanted = Some(spec.clone());
+        while let Some(index) = shelf.ready.iter().position(|(known, _)| known == spec) {
+            let (_, body) = shelf.ready.remove(index)?;
+            if is_alive(&body.place) {
+                return Some(body);
+            }
+            tracing::warn!(place = body.place.id(), "a ready place had died; it is not handed out");
+            bury(body);
+        }
+        None
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be made next, and one of the other kind to give up for it.
+    fn next_order(&self) -> Option<(PlaceSpec, Option<Body>)> {
+        let mut shelf = self.shelf();
+        let spec = shelf.wanted.clone()?;
+        let same = shelf.ready.iter().filter(|(known, _)| *known == spec).count();
+        if shelf.closed || shelf.making >= MAKING_MAX || same + shelf.making >= self.target {
+            return None;
+        }
+        let other = shelf.ready.iter().position(|(known, _)| *known != spec);
+        let crowded = shelf.ready.len() + shelf.making >= self.target;
+        let given_up = other.filter(|_| crowded).and_then(|index| shelf.ready.remove(index));
+        shelf.making += 1;
+        Some((spec, given_up.map(|(_, body)| body)))
+    }
+
+    fn made(&self, spec: PlaceSpec, body: Option<Body>) {
+        let mut shelf = self.shelf();
+        shelf.making -= 1;
+        match body {
+            Some(body) if shelf.closed => {
+                drop(shelf);
+                bury(body);
+            }
+            Some(body) => shelf.ready.push_back((spec, body)),
+            None => {}
+        }
+    }
+}
+
+/// Fills the stock up again, in the background.
+pub(super) fn refill(inner: &Arc<Inner>) {
+    while let Some((spec, given_up)) = inner.stock.next_order() {
+        let inner = Arc::clone(inner);
+        tokio::task::spawn_blocking(move || {
+            if let Some(body) = given_up {
+                bury_now(body);
+            }
+            let permit = Arc::clone(&inner.bodies).try_acquire_owned();
+            let body = permit.ok().and_then(|permit| match inner.launcher.prepare(&spec) {
+                Ok(place) => Some(Body { place, permit }),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot make a place for the stock");
+                    None
+                }
+            });
+            let more = body.is_some();
+            inner.stock.made(spec, body);
+            if more {
+                refill(&inner);
+            }
+        });
+    }
+}
+
+/// Kills a place and proves it dead, off the hot path.
+pub(super) fn bury(body: Body) {
+    tokio::task::spawn_blocking(move || bury_now(body));
+}
+
+/// As [`bury`], and waits for the proof.
+pub(super) async fn prove(body: Body) {
+    let _ = tokio::task::spawn_blocking(move || bury_now(body)).await;
+}
+
+/// As [`bury`], on this thread. True with the proof.
+pub(super) fn bury_now(body: Body) -> bool {
+    let Body { place, permit } = body;
+    match place.destroy() {
+        Ok(_gone) => true,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a place is not proven dead");
+            // The place may live: its share of the machine is not given to another.
+            permit.forget();
+            false
+        }
+    }
+}
+
+
+fn is_alive(place: &Place) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut [PollFd::new(&place.pidfd(), PollFlags::IN)], Some(&now)), Ok(0))
+}
