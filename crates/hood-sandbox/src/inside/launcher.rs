@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{DumpableBehavior, Uid};
 use rustix::thread::CapabilitiesSecureBits;
@@ -25,8 +25,14 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER
 /// # Errors
 /// The channel is unusable.
 pub fn serve(control: i32, executable: i32) -> io::Result<()> {
-    let control = sys::inherited(control)?;
-    let executable = sys::inherited(executable)?;
+    // The numbers that a place is born with are kept taken, so that nothing the launcher holds or
+    // receives is overwritten when a child arranges its own.
+    let control = above_reserved(sys::inherited(control)?)?;
+    let executable = above_reserved(sys::inherited(executable)?)?;
+    let mut reserved = Vec::new();
+    while reserved.last().is_none_or(|fd: &OwnedFd| fd.as_raw_fd() < sys::LAST_RESERVED_FD) {
+        reserved.push(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), sys::SETUP_FD)?);
+    }
     let privileged = rustix::process::geteuid().is_root();
     if privileged {
         // Capabilities must outlive the change of effective id around a clone.
@@ -48,6 +54,10 @@ pub fn serve(control: i32, executable: i32) -> io::Result<()> {
         };
         packets::send(&control, &number.to_le_bytes(), pidfd.as_slice())?;
     }
+}
+
+fn above_reserved(fd: OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, sys::LAST_RESERVED_FD + 1)?)
 }
 
 fn launch(

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub(crate) const SETUP_FD: RawFd = 3;
 pub(crate) const LINK_FD: RawFd = 4;
 pub(crate) const ID_LOCK_FD: RawFd = 5;
+pub(crate) const LAST_RESERVED_FD: RawFd = ID_LOCK_FD;
 /// libc's constant of this name is an int, which it does not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Everything from here on is closed by exec.
