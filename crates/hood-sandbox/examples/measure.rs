@@ -40,7 +40,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Command::new(&argv[0]).args(&argv[1..]).stdin(Stdio::null()).output()?;
         bare.push(start.elapsed());
     }
-    let names = ["prepare a place (beforehand)", "bind limits", "run in a waiting place", "of that, until exec", "destroy (afterwards)"];
+    let names = [
+        "prepare a place (beforehand)",
+        "bind limits",
+        "run in a waiting place",
+        "of that, until exec",
+        "destroy (afterwards)",
+    ];
     for (name, times) in names.iter().zip(&mut times) {
         show(name, times);
     }

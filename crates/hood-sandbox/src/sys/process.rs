@@ -221,17 +221,25 @@ pub(crate) fn signal_all(signal: i32) -> io::Result<()> {
 
 /// Puts every signal back to its default and blocks none.
 pub(crate) fn reset_signals() {
-    // SAFETY: the sets and actions are zeroed or initialised by the calls; SIG_DFL needs no code.
-    // JUSTIFICATION: Rust's runtime ignores SIGPIPE, and ignored signals survive exec.
+    /// Handler, flags, restorer and mask, as the kernel has them: all zero is the default.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    // SAFETY: the kernel reads structures of the sizes given from live memory; no code is involved.
+    // JUSTIFICATION: Rust's runtime ignores SIGPIPE, and ignored signals survive exec. libc's own
+    // calls leave out the signals that it keeps for itself, which a parent may have left ignored.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
         for signal in 1..=64 {
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, MASK_BYTES);
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        let how = libc::SIG_SETMASK;
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            how,
+            DEFAULT.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            MASK_BYTES,
+        );
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hood_sandbox::{GroupLimits, Launcher, LauncherConfig, Place, PlaceSpec, Sample};
 use hood_wire::agent::{
-    AgentFrame, Assignment, Conversation, EarlyEnd, Ending, Exit, FrameReader, HostFrame, OnOutputLimit, Stream,
-    encode,
+    AgentFrame, Assignment, Conversation, EarlyEnd, Ending, Exit, FrameReader, HostFrame, OnOutputLimit,
+    Stream, encode,
 };
 use tempfile::TempDir;
 
@@ -28,7 +28,12 @@ impl Lab {
     pub(crate) fn new() -> Self {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
         let launcher = start(state.path());
-        Self { launcher, image: image.path().to_owned(), state: state.path().to_owned(), _dirs: (image, state) }
+        Self {
+            launcher,
+            image: image.path().to_owned(),
+            state: state.path().to_owned(),
+            _dirs: (image, state),
+        }
     }
 
     pub(crate) fn open(&self, job: &Job) -> Session {
@@ -75,12 +80,25 @@ pub(crate) fn agent() -> &'static [u8] {
         }
         let status = cargo
             .current_dir(&workspace)
-            .args(["build", "--locked", "--quiet", "-p", "hood-agent", "--profile", "agent", "--target", target])
+            .args([
+                "build",
+                "--locked",
+                "--quiet",
+                "-p",
+                "hood-agent",
+                "--profile",
+                "agent",
+                "--target",
+                target,
+            ])
             .arg("--target-dir")
             .arg(&target_dir)
             .status()
             .unwrap();
-        assert!(status.success(), "the agent does not build; is the target there? rustup target add {target}");
+        assert!(
+            status.success(),
+            "the agent does not build; is the target there? rustup target add {target}"
+        );
         std::fs::read(target_dir.join(target).join("agent/hood-agent")).unwrap()
     })
 }
@@ -206,7 +224,9 @@ impl Session {
     pub(crate) fn open(launcher: &Launcher, image: &Path, job: &Job) -> Self {
         let spec =
             PlaceSpec { image: image.to_owned(), disk_bytes: job.disk_bytes, disk_inodes: job.disk_inodes };
-        let mut place = launcher.prepare(&spec).unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+        let mut place = launcher
+            .prepare(&spec)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
         place.bind(&job.limits).unwrap();
         let link = UnixStream::from(place.take_link().unwrap());
         link.set_nonblocking(false).unwrap();

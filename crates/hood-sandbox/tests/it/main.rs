@@ -1,8 +1,13 @@
-//! The sandbox against programs that attack it. Black box: the public interface of hood-sandbox and
-//! the agent's link, with the embedded agent and static adversaries in a root image of their own.
+//! The sandbox against programs that attack it. Grey box: the public interface of hood-sandbox, the
+//! agent's link, and what the host can see of a place, with the shipped agent and a static adversary in
+//! a root image of its own.
 //!
-//! Everything here needs root and namespaces; where they are lacking the tests say so and count as
-//! skipped.
+//! These tests need root, namespaces and writable cgroups, and fail where there are none: a sandbox
+//! that was not tested is not to be believed.
 
+mod attacks;
+mod burial;
+mod floods;
 mod harness;
 mod lifecycle;
+mod neighbours;
