@@ -1,0 +1,25 @@
+//! What code runs in: declarations, and the root images made from them.
+//!
+//! An image is a copy of our own, never a part of the host that is mounted: no page of it is shared
+//! with a program of the host. It is named by the digest of its content, built when it is first
+//! needed, and belongs to an id that no place maps. `docs/environments.md` says what is in one.
+
+mod contents;
+mod declaration;
+mod elf;
+mod error;
+mod host;
+mod image;
+mod library;
+mod linker;
+mod progress;
+mod record;
+
+pub use contents::Bounds;
+pub use declaration::{
+    Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, DeclarationError, NAME_BYTES_MAX,
+    Problem, builtin,
+};
+pub use error::{EnvironmentError, PYTHON_MINIMUM};
+pub use library::{IMAGE_OWNER, Image, Library, Options, Status};
+pub use progress::{Progress, Stage};

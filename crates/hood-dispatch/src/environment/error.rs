@@ -1,0 +1,65 @@
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+
+/// The oldest Python that images are made from.
+pub const PYTHON_MINIMUM: (u32, u32) = (3, 8);
+
+/// Why an environment cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    #[error("no environment is called `{name}`; there are: {}", known.join(", "))]
+    Unknown { name: String, known: Vec<String> },
+    #[error(
+        "no `{interpreter}` {} on this host: install Python {}.{} or newer (Debian, Ubuntu: apt install python3; \
+         Fedora: dnf install python3; Alpine: apk add python3), or name another interpreter",
+        place(looked_in), PYTHON_MINIMUM.0, PYTHON_MINIMUM.1
+    )]
+    NoPython { interpreter: String, looked_in: Vec<PathBuf> },
+    #[error("{} does not answer as a Python interpreter: {problem}", interpreter.display())]
+    NotPython { interpreter: PathBuf, problem: String },
+    #[error("{} is {found}, and an image cannot be made from it: {problem}", interpreter.display())]
+    Unsuitable { interpreter: PathBuf, found: String, problem: String },
+    #[error("{} needs {library}, which is not on this host", wanted_by.display())]
+    MissingLibrary { library: String, wanted_by: PathBuf },
+    #[error("the image would have {found} {what}, more than the {maximum} that an image may have")]
+    TooLarge { what: &'static str, found: u64, maximum: u64 },
+    #[error("{} changed while it was copied: it was being upgraded, or removed; try again", path.display())]
+    HostChanged { path: PathBuf },
+    #[error("image {digest} is not what it was when it was built: {what}")]
+    Corrupt { digest: String, what: String },
+    #[error("cannot {step} {}", path.display())]
+    Io {
+        step: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl EnvironmentError {
+    pub(super) fn io(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { step, path, source }
+    }
+
+    /// With all that led to it, for whoever gets text alone.
+    pub fn reason(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ": {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+fn place(looked_in: &[PathBuf]) -> String {
+    if looked_in.is_empty() {
+        return "is".to_owned();
+    }
+    let dirs: Vec<String> = looked_in.iter().map(|dir| dir.display().to_string()).collect();
+    format!("in {}", dirs.join(":"))
+}

@@ -1,0 +1,406 @@
+//! The images of this machine: built on first use, checked before they are used again.
+//!
+//! ```text
+//! <dir>/images/<digest>/root        an image
+//! <dir>/images/<digest>/manifest    what its digest vouches for
+//! <dir>/names/<name>.json           which image an environment has, and what it was made from
+//! <dir>/building/                   half made; empty when nobody builds
+//! <dir>/retired/                    replaced while somebody may use it
+//! <dir>/build.lock, in-use.lock     held by whoever builds, and by every open library
+//! ```
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FlockOperation;
+
+use super::contents::{Bounds, Contents};
+use super::declaration::Declaration;
+use super::error::EnvironmentError;
+use super::host;
+use super::image::{self, Owner};
+use super::progress::{Meter, Progress, Stage};
+use super::record::{Built, Record, Witness};
+
+/// The host id that images belong to where we are root: just below the ids that places get, so that
+/// no place maps it, and nobody's on the host.
+pub const IMAGE_OWNER: u32 = 1_899_999_999;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Owner of what root builds, user and group. An ordinary user's images are the user's own.
+    pub owner: u32,
+    pub bounds: Bounds,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { owner: IMAGE_OWNER, bounds: Bounds::DEFAULT }
+    }
+}
+
+/// A root image that is ready to be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The environment's name.
+    pub name: String,
+    /// `blake3:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// The directory to use as the lowest layer of a root; nothing may be written there.
+    pub root: PathBuf,
+    pub size_bytes: u64,
+    pub files: u64,
+    /// Version of the interpreter: `3.11.2`.
+    pub interpreter: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    NotBuilt,
+    Building(Progress),
+    /// Built from what this host has now. Its content is checked before its first use.
+    Ready(Image),
+    Failed {
+        reason: String,
+    },
+}
+
+/// Environments with their images, in one directory. Several processes may share it.
+#[derive(Debug)]
+pub struct Library {
+    dir: PathBuf,
+    declarations: Vec<Declaration>,
+    options: Options,
+    known: Mutex<HashMap<String, Known>>,
+    /// Shared as long as this lives: who gets it alone may clear up.
+    _in_use: File,
+}
+
+/// What this process knows of one environment.
+#[derive(Debug)]
+enum Known {
+    Building(Progress),
+    Checked(Record),
+    Failed(String),
+}
+
+impl Library {
+    /// Opens or makes the directory, and clears up what was left half made or is used no more, if
+    /// nobody else has it open.
+    pub fn open(dir: &Path, declarations: Vec<Declaration>) -> Result<Self, EnvironmentError> {
+        Self::open_with(dir, declarations, Options::default())
+    }
+
+    pub fn open_with(
+        dir: &Path,
+        declarations: Vec<Declaration>,
+        options: Options,
+    ) -> Result<Self, EnvironmentError> {
+        for part in ["", "images", "names", "building", "retired"] {
+            let path = dir.join(part);
+            // Readable by all, whatever the umask: places enter images without rights of ours.
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&path)
+                .map_err(EnvironmentError::io("make", &path))?;
+        }
+        let in_use = lock_file(&dir.join("in-use.lock"))?;
+        let path = dir.join("in-use.lock");
+        if rustix::fs::flock(&in_use, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            clear_up(dir, &declarations)?;
+        }
+        rustix::fs::flock(&in_use, FlockOperation::LockShared)
+            .map_err(|error| EnvironmentError::io("lock", path)(error.into()))?;
+        let known = Mutex::new(HashMap::new());
+        Ok(Self { dir: dir.to_owned(), declarations, options, known, _in_use: in_use })
+    }
+
+    pub fn declarations(&self) -> impl Iterator<Item = &Declaration> {
+        self.declarations.iter()
+    }
+
+    /// Whether [`Library::ensure`] has the image at hand, without building or reading it.
+    pub fn is_ready(&self, name: &str) -> bool {
+        self.declaration(name).is_ok_and(|declaration| self.checked(declaration).is_some())
+    }
+
+    /// What is known without work. An environment that nobody declared is not built.
+    pub fn status(&self, name: &str) -> Status {
+        let Ok(declaration) = self.declaration(name) else { return Status::NotBuilt };
+        match self.known().get(name) {
+            Some(Known::Building(progress)) => return Status::Building(*progress),
+            Some(Known::Failed(reason)) => return Status::Failed { reason: reason.clone() },
+            Some(Known::Checked(record)) => return Status::Ready(self.image(name, record)),
+            None => {}
+        }
+        match Record::read(&self.record_path(name)) {
+            Some(record) if record.is_current(declaration) && self.image_dir(&record).is_dir() => {
+                Status::Ready(self.image(name, &record))
+            }
+            _ => Status::NotBuilt,
+        }
+    }
+
+    /// The image of an environment: at once when it is at hand, else checked or built first. Blocks;
+    /// of two that need it built, in this process or another, one builds and the other waits.
+    ///
+    /// A build reads this host's Python; when that has changed since, it is built anew. One whose
+    /// content is not what it was is put aside and built anew, too.
+    pub fn ensure(&self, name: &str, progress: &dyn Fn(Progress)) -> Result<Image, EnvironmentError> {
+        let declaration = self.declaration(name)?;
+        if let Some(image) = self.checked(declaration) {
+            return Ok(image);
+        }
+        let tell = |step: Progress| {
+            self.known().insert(name.to_owned(), Known::Building(step));
+            progress(step);
+        };
+        let outcome = self.obtain(declaration, &tell);
+        let (known, outcome) = match outcome {
+            Ok(record) => {
+                let image = self.image(name, &record);
+                (Known::Checked(record), Ok(image))
+            }
+            Err(error) => (Known::Failed(error.reason()), Err(error)),
+        };
+        self.known().insert(name.to_owned(), known);
+        outcome
+    }
+
+    /// Reads the whole image again and compares it with its digest: page caches and disks can be
+    /// written to behind the file system's back. Where it differs, nobody gets it from
+    /// [`Library::ensure`] any more, which builds another.
+    pub fn verify(&self, name: &str) -> Result<Image, EnvironmentError> {
+        let declaration = self.declaration(name)?;
+        let record = match self.known().get(name) {
+            Some(Known::Checked(record)) => Some(record.clone()),
+            _ => None,
+        };
+        let Some(record) = record else { return self.ensure(name, &|_| ()) };
+        match self.check(&record, &|_| ()) {
+            Ok(()) => Ok(self.image(&declaration.name, &record)),
+            Err(error) => {
+                self.known().remove(name);
+                Err(error)
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn declaration(&self, name: &str) -> Result<&Declaration, EnvironmentError> {
+        self.declarations.iter().find(|declaration| declaration.name == name).ok_or_else(|| {
+            let known = self.declarations.iter().map(|declaration| declaration.name.clone());
+            EnvironmentError::Unknown { name: name.to_owned(), known: known.collect() }
+        })
+    }
+
+    /// The image, if this process has checked it and the host has not changed since.
+    fn checked(&self, declaration: &Declaration) -> Option<Image> {
+        let known = self.known();
+        let Some(Known::Checked(record)) = known.get(&declaration.name) else { return None };
+        let record = record.clone();
+        drop(known);
+        record.is_current(declaration).then(|| self.image(&declaration.name, &record))
+    }
+
+    fn image(&self, name: &str, record: &Record) -> Image {
+        Image {
+            name: name.to_owned(),
+            digest: format!("blake3:{}", record.digest),
+            root: self.image_dir(record).join("root"),
+            size_bytes: record.size_bytes,
+            files: record.files,
+            interpreter: record.interpreter.clone(),
+        }
+    }
+
+    fn image_dir(&self, record: &Record) -> PathBuf {
+        self.dir.join("images").join(&record.digest)
+    }
+
+    fn record_path(&self, name: &str) -> PathBuf {
+        self.dir.join("names").join(format!("{name}.json"))
+    }
+
+    fn obtain(&self, declaration: &Declaration, tell: &dyn Fn(Progress)) -> Result<Record, EnvironmentError> {
+        let path = self.dir.join("build.lock");
+        let lock = lock_file(&path)?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tell(Progress::at(Stage::Waiting, 0, 0));
+            // Ends with the builder, however that ends.
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+                .map_err(|error| EnvironmentError::io("lock", &path)(error.into()))?;
+        }
+        let record = Record::read(&self.record_path(&declaration.name));
+        if let Some(record) = record.filter(|record| record.is_current(declaration)) {
+            match self.check(&record, tell) {
+                Ok(()) => return Ok(record),
+                Err(error) => {
+                    let reason = error.reason();
+                    tracing::warn!(environment = %declaration.name, reason = %reason, "an image is built anew");
+                }
+            }
+        }
+        self.build(declaration, tell)
+    }
+
+    fn check(&self, record: &Record, tell: &dyn Fn(Progress)) -> Result<(), EnvironmentError> {
+        let dir = self.image_dir(record);
+        let corrupt = |what| EnvironmentError::Corrupt { digest: format!("blake3:{}", record.digest), what };
+        let meter = Meter::start(Progress::at(Stage::Checking, record.files, record.size_bytes), tell);
+        let found = image::read(&dir.join("root"), record.owner(), &meter).map_err(corrupt)?;
+        if found.digest().to_hex().as_str() == record.digest {
+            return Ok(());
+        }
+        let written = fs::read_to_string(dir.join("manifest")).unwrap_or_default();
+        Err(corrupt(image::difference(&written, &found)))
+    }
+
+    /// Builds, holding the lock.
+    fn build(&self, declaration: &Declaration, tell: &dyn Fn(Progress)) -> Result<Record, EnvironmentError> {
+        tell(Progress::at(Stage::Looking, 0, 0));
+        // Whoever built before and holds no lock now was killed.
+        empty(&self.dir.join("building"))?;
+        let found = host::find(&declaration.interpreter)?;
+        let python = host::ask(&found)?;
+        let contents = Contents::plan(&found, &python, self.options.bounds)?;
+        let witnesses = take_witnesses(&contents)?;
+        let work = self.dir.join("building").join(&declaration.name);
+        make_dir(&work)?;
+        let owner = self.owner(&work)?;
+        let files = contents.files();
+        let meter = Meter::start(Progress::at(Stage::Copying, files, contents.bytes), tell);
+        let chown = rustix::process::geteuid().is_root().then_some(owner);
+        let manifest = image::write(&work.join("root"), &contents, chown, &meter)?;
+        let manifest_path = work.join("manifest");
+        fs::write(&manifest_path, manifest.text()).map_err(EnvironmentError::io("write", &manifest_path))?;
+        if let Some(changed) = witnesses.iter().find(|witness| !witness.still_there()) {
+            return Err(EnvironmentError::HostChanged { path: changed.path().to_owned() });
+        }
+        let built = Built {
+            digest: manifest.digest().to_hex().to_string(),
+            files: manifest.files(),
+            size_bytes: manifest.bytes(),
+            interpreter: python.version,
+            owner,
+            found,
+            witnesses,
+        };
+        let record = Record::new(declaration, built);
+        self.publish(&work, &record)?;
+        self.remember(&declaration.name, &record)?;
+        Ok(record)
+    }
+
+    /// Moves a finished image to its place, on disk before anybody can see it.
+    fn publish(&self, work: &Path, record: &Record) -> Result<(), EnvironmentError> {
+        let to = self.image_dir(record);
+        sync_file_system(work).map_err(EnvironmentError::io("write out", work))?;
+        if fs::symlink_metadata(&to).is_ok() {
+            // The same content, or what once was: places may still run from it, so it stays until
+            // nobody has the library open.
+            let retired = self.dir.join("retired").join(format!("{}-{}", record.digest, unique()));
+            fs::rename(&to, &retired).map_err(EnvironmentError::io("put aside", &to))?;
+        }
+        fs::rename(work, &to).map_err(EnvironmentError::io("move", work))
+    }
+
+    fn remember(&self, name: &str, record: &Record) -> Result<(), EnvironmentError> {
+        let path = self.record_path(name);
+        let step = "write";
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| EnvironmentError::io(step, &path)(io::Error::other(error)))?;
+        let fresh = self.dir.join("building").join(format!("{name}.json"));
+        let write = || {
+            let mut file = File::create(&fresh)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)
+        };
+        write().map_err(EnvironmentError::io(step, &path))
+    }
+
+    /// Who files will belong to; tried on the directory that holds them, because inside a user
+    /// namespace root may not have the id. Its own is then as good: no place maps that of root.
+    fn owner(&self, work: &Path) -> Result<Owner, EnvironmentError> {
+        let own =
+            Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        if own.uid != 0 {
+            return Ok(own);
+        }
+        let wanted = self.options.owner;
+        match std::os::unix::fs::chown(work, Some(wanted), Some(wanted)) {
+            Ok(()) => Ok(Owner { uid: wanted, gid: wanted }),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(own),
+            Err(error) => Err(EnvironmentError::io("give away", work)(error)),
+        }
+    }
+}
+
+fn take_witnesses(contents: &Contents) -> Result<Vec<Witness>, EnvironmentError> {
+    let witnesses = contents.witnesses.iter();
+    witnesses.map(|path| Witness::take(path).map_err(EnvironmentError::io("look at", path))).collect()
+}
+
+fn make_dir(path: &Path) -> Result<(), EnvironmentError> {
+    fs::DirBuilder::new().mode(0o755).create(path).map_err(EnvironmentError::io("make", path))
+}
+
+fn lock_file(path: &Path) -> Result<File, EnvironmentError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(EnvironmentError::io("open", path))
+}
+
+/// Two names from one process never meet, nor do those of two that live.
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}-{}", elapsed.as_nanos(), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A power cut after the rename must not leave an image whose files are empty.
+fn sync_file_system(dir: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(dir)?)?)
+}
+
+/// Called with the library to ourselves: nobody builds, and no place of ours is alive.
+fn clear_up(dir: &Path, declarations: &[Declaration]) -> Result<(), EnvironmentError> {
+    empty(&dir.join("building"))?;
+    empty(&dir.join("retired"))?;
+    let record = |declaration: &Declaration| {
+        Record::read(&dir.join("names").join(format!("{}.json", declaration.name)))
+    };
+    let wanted: Vec<String> = declarations.iter().filter_map(record).map(|record| record.digest).collect();
+    for path in children(&dir.join("images"))? {
+        let name = path.file_name().unwrap_or_default();
+        if !wanted.iter().any(|digest| name == digest.as_str()) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn empty(dir: &Path) -> Result<(), EnvironmentError> {
+    children(dir)?.iter().try_for_each(|path| remove(path))
+}
+
+fn children(dir: &Path) -> Result<Vec<PathBuf>, EnvironmentError> {
+    let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    entries.map_err(EnvironmentError::io("read the directory", dir))
+}
+
+fn remove(path: &Path) -> Result<(), EnvironmentError> {
+    let dir = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    let removed = if dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.map_err(EnvironmentError::io("remove", path))
+}
