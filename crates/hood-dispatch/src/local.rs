@@ -152,6 +152,11 @@ impl Local {
         self.inner.stock.ready()
     }
 
+    /// First processes of the places that stand ready, for diagnostics.
+    pub fn ready_pids(&self) -> Vec<rustix::process::Pid> {
+        self.inner.stock.pids()
+    }
+
     /// Ends every place and waits for the proof, up to `patience`.
     pub async fn shut_down(&self, patience: Duration) {
         let inner = Arc::clone(&self.inner);

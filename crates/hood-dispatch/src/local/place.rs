@@ -71,7 +71,8 @@ async fn life(inner: &Arc<Inner>, order: Order, mut commands: mpsc::Receiver<Com
     };
     let mut live = match Live::new(key, obtained) {
         Ok(live) => live,
-        Err((error, body)) => {
+        Err(failed) => {
+            let (error, body) = *failed;
             bury(body);
             let _ = opened.send(Err(error));
             return;
@@ -172,7 +173,7 @@ struct Live {
 }
 
 impl Live {
-    fn new(key: AttemptKey, obtained: Obtained) -> Result<Self, (DispatchError, Body)> {
+    fn new(key: AttemptKey, obtained: Obtained) -> Result<Self, Box<(DispatchError, Body)>> {
         let Obtained { mut body, digest, mut order } = obtained;
         let limits = order.assignment.limits;
         let unenforced = &order.assignment.unenforced;
@@ -192,7 +193,7 @@ impl Live {
             });
         let (mut wire, oom) = match opened {
             Ok(opened) => opened,
-            Err(reason) => return Err((DispatchError::Place(reason), body)),
+            Err(reason) => return Err(Box::new((DispatchError::Place(reason), body))),
         };
         for frame in load(&mut order, sampled) {
             wire.send(frame);

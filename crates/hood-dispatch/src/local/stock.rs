@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hood_sandbox::{Place, PlaceSpec};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Pid;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Inner;
@@ -42,6 +43,12 @@ impl Stock {
 
     pub(super) fn ready(&self) -> usize {
         self.shelf().ready.len()
+    }
+
+    pub(super) fn pids(&self) -> Vec<Pid> {
+        let shelf = self.shelf();
+        let agents = shelf.ready.iter().map(|(_, body)| body.place.pids().0);
+        agents.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
     }
 
     pub(super) fn close(&self) {

@@ -352,7 +352,7 @@ fn inside_fix(step: &str) -> Option<&'static str> {
 
 fn group_layers(shared: &Shared) -> Vec<Layer> {
     let layout = &shared.layout;
-    [("memory_limit", &layout.memory), ("process_limit", &layout.pids), ("cpu_limit", &layout.cpu)]
+    [("memory_limit", &layout.memory), ("process_limit", &layout.pids), ("cpu_accounting", &layout.cpuacct)]
         .map(|(name, seat)| {
             let reason = match seat {
                 Seat::Missing(reason) => reason.clone(),

@@ -1,0 +1,5 @@
+//! Everything that needs a real sandbox below and no server above. Each module says whether it is
+//! black, grey or white box.
+
+mod conformance;
+mod local;
