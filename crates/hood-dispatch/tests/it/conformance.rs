@@ -20,6 +20,7 @@ async fn nothing_runs_before_the_first_report_is_acknowledged() {
     assert!(early.is_err(), "something was said before the release: {early:?}");
     link.acknowledge(1);
     assert_eq!(listen(&mut link).await.stdout, b"ran\n");
+    bench.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,6 +34,7 @@ async fn the_same_attempt_twice_is_one_execution() {
     let heard = listen(&mut second).await;
     assert!(heard.seen.is_some() && heard.stdout.len() == 17, "{heard:?}");
     assert!(first.next().await.is_none_or(|report| report.number > 1), "the first link is not fed any more");
+    bench.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +63,7 @@ async fn who_attaches_later_gets_what_was_not_acknowledged_and_nothing_else() {
     let wanted: String = (0..50).map(|n| format!("{n}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&heard.stdout), wanted);
     assert!(token > 2, "the link was dropped now and then");
+    bench.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,6 +77,7 @@ async fn a_place_obeys_the_highest_token_that_it_has_seen() {
         assert!(matches!(stale, Some(DispatchError::Stale { highest: 7, .. })), "{stale:?}");
     }
     bench.local.cancel(key, Duration::ZERO);
+    bench.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +94,7 @@ async fn what_is_not_there_is_gone() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(matches!(bench.local.attach(key, 2, 0).await, Err(DispatchError::Gone(_))));
+    bench.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,6 +125,7 @@ async fn a_cancel_gives_the_grace_and_a_second_one_takes_it_away() {
     let seen = heard.seen.expect("ended");
     assert_eq!(judge(&seen, &bench.limits).map(|outcome| outcome.verdict), Some(Verdict::Cancelled));
     assert_eq!((seen.kill.map(|kill| kill.cause), cancelled), (Some(KillCause::Cancel), 2));
+    bench.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,4 +141,5 @@ async fn a_cancel_before_the_release_ends_it_without_a_first_instruction() {
     let seen = heard.seen.expect("ended");
     assert!(heard.stdout.is_empty());
     assert_eq!(judge(&seen, &bench.limits).map(|outcome| outcome.verdict), Some(Verdict::Cancelled));
+    bench.close().await;
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Bench {
     pub(crate) local: Local,
     pub(crate) limits: Limits,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 /// Everything that came over a link, acknowledged as it came.
@@ -44,7 +44,7 @@ impl Bench {
         };
         let (local, buried) = Local::start(config, library()).expect("starts");
         assert!(buried.is_empty());
-        Self { local, limits: Limits::DEFAULT, _state: state }
+        Self { local, limits: Limits::DEFAULT, state }
     }
 
     pub(crate) fn order(&self, n: u8, code: &str) -> Order {
@@ -60,6 +60,15 @@ impl Bench {
             program: source.lay_out().expect("sound"),
             conduct: Conduct { grace: Duration::from_millis(500), fail_on_output_limit: false },
         }
+    }
+
+    /// Ends everything and looks for what is left of it.
+    pub(crate) async fn close(&self) {
+        self.local.shut_down(PATIENCE).await;
+        let places = self.state.path().join("sandbox/places");
+        let left: Vec<_> = std::fs::read_dir(places).expect("readable").flatten().map(|e| e.file_name()).collect();
+        let left: Vec<_> = left.iter().filter(|name| !name.to_string_lossy().starts_with("instance.")).collect();
+        assert!(left.is_empty(), "places are left: {left:?}");
     }
 
     pub(crate) async fn run(&self, order: Order) -> (Verdict, Heard) {
@@ -121,6 +130,7 @@ async fn a_program_runs_and_its_bytes_come_back() {
     assert_eq!((verdict, &heard.stdout[..], &heard.stderr[..]), (Verdict::Succeeded, &b"out\n"[..], &b"err\n"[..]));
     let usage = heard.seen.expect("seen").usage;
     assert!(usage.wall_us > Some(0) && usage.cpu_user_us > Some(0) && usage.memory_peak_bytes > Some(0), "{usage:?}");
+    bench.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +152,7 @@ async fn the_stock_is_used_once_and_refilled_and_the_dead_are_not_handed_out() {
         let text = String::from_utf8_lossy(&heard.stdout).into_owned();
         assert!(text.starts_with("[] "), "an earlier evaluation left something: {text}");
     }
+    bench.close().await;
 }
 
 fn kill_and_wait(pid: Pid) {
@@ -164,4 +175,5 @@ async fn many_at_once_do_not_meet() {
     for run in runs.collect::<Vec<_>>() {
         run.await.expect("ran");
     }
+    bench.close().await;
 }
