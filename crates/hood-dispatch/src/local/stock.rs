@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hood_sandbox::{Place, PlaceSpec};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -13,6 +14,11 @@ use super::Inner;
 
 /// Places that are made at once: more would only queue for the kernel's locks.
 const MAKING_MAX: usize = 2;
+
+/// How often a place is tried to be proven dead where nothing waits for the proof, and how long
+/// between two tries. Each try has a patience of its own.
+const BURIAL_TRIES: u32 = 6;
+const BURIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A place, and the permit that bounds how many there are until each is proven dead.
 #[derive(Debug)]
@@ -139,25 +145,35 @@ pub(super) fn bury(body: Body) {
     tokio::task::spawn_blocking(move || bury_now(body));
 }
 
-/// As [`bury`], and waits for the proof.
+/// As [`bury`], and returns with the proof, however long that takes: without it the next attempt
+/// could run beside the last one.
 pub(super) async fn prove(body: Body) {
-    let _ = tokio::task::spawn_blocking(move || bury_now(body)).await;
+    let _ = tokio::task::spawn_blocking(move || while_unproven(body.place, u32::MAX)).await;
 }
 
-/// As [`bury`], on this thread. True with the proof.
-pub(super) fn bury_now(body: Body) -> bool {
+/// As [`bury`], on this thread.
+fn bury_now(body: Body) {
     let Body { place, permit } = body;
-    match place.destroy() {
-        Ok(_gone) => true,
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a place is not proven dead");
-            // The place may live: its share of the machine is not given to another.
-            permit.forget();
-            false
-        }
+    if !while_unproven(place, BURIAL_TRIES) {
+        // The place may live: its share of the machine is not given to another.
+        permit.forget();
     }
 }
 
+fn while_unproven(mut place: Place, tries: u32) -> bool {
+    for _ in 0..tries {
+        match place.destroy() {
+            Ok(_gone) => return true,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "trying again to prove a place dead");
+                place = *error.place;
+                std::thread::sleep(BURIAL_PAUSE);
+            }
+        }
+    }
+    tracing::error!(place = place.id(), "left for the next start to bury; its ids stay taken");
+    false
+}
 
 fn is_alive(place: &Place) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

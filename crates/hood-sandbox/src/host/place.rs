@@ -40,13 +40,13 @@ pub struct Layer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone(());
 
-/// A place whose end could not be proven. Its record stays, its ids stay taken; the next
-/// [`crate::bury_leftovers`] tries again.
+/// A place whose end could not be proven, to try again. Dropped as it is, its record stays for the
+/// next [`crate::bury_leftovers`] and its ids stay taken.
 #[derive(Debug, thiserror::Error)]
-#[error("place {place} is not proven dead")]
+#[error("place {} is not proven dead", .place.id())]
 pub struct NotProvenDead {
-    /// [`Place::id`].
-    pub place: String,
+    /// The place, killed as far as the kernel let us.
+    pub place: Box<Place>,
     /// What stands in the way.
     #[source]
     pub source: io::Error,
@@ -98,6 +98,14 @@ pub(super) struct Built {
     pids: (u32, u32),
 }
 
+/// How far a place's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    NotYet,
+    Unproven,
+    Proven,
+}
+
 /// A waiting or running place. Dropping it kills it without proof; [`Place::destroy`] proves.
 #[derive(Debug)]
 pub struct Place {
@@ -106,7 +114,7 @@ pub struct Place {
     link: Option<OwnedFd>,
     layers: Vec<Layer>,
     pids: (u32, u32),
-    buried: bool,
+    end: End,
     /// Keeps the launcher alive: its death is its places'.
     _launcher: Arc<Shared>,
 }
@@ -114,7 +122,7 @@ pub struct Place {
 impl Place {
     pub(super) fn new(built: Built, remains: Remains, launcher: Arc<Shared>) -> Self {
         let Built { pidfd, link, layers, pids } = built;
-        Self { remains, pidfd, link: Some(link), layers, pids, buried: false, _launcher: launcher }
+        Self { remains, pidfd, link: Some(link), layers, pids, end: End::NotYet, _launcher: launcher }
     }
 
     /// Unique on this host since boot; names its record.
@@ -204,16 +212,16 @@ impl Place {
     /// and frees the ids. Blocks for milliseconds; keep it off the hot path.
     ///
     /// # Errors
-    /// There is no proof. The ids stay taken.
+    /// There is no proof yet; the error holds the place, to try again.
     pub fn destroy(mut self) -> Result<Gone, NotProvenDead> {
-        self.buried = true;
         match self.remains.bury() {
-            Ok(()) => Ok(Gone(())),
+            Ok(()) => {
+                self.end = End::Proven;
+                Ok(Gone(()))
+            }
             Err(source) => {
-                let place = self.remains.id.clone();
-                // Leaks the lock on purpose: ids of a place that may live are never given again.
-                std::mem::forget(self.remains.ids.take_lock());
-                Err(NotProvenDead { place, source })
+                self.end = End::Unproven;
+                Err(NotProvenDead { place: Box::new(self), source })
             }
         }
     }
@@ -225,8 +233,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.buried {
-            let _ = self.remains.kill();
+        if self.end == End::Proven {
+            return;
+        }
+        let _ = self.remains.kill();
+        if self.end == End::Unproven {
+            // Leaks the lock on purpose: ids of a place that may live are never given again.
+            std::mem::forget(self.remains.ids.take_lock());
         }
     }
 }
