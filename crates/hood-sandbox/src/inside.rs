@@ -5,6 +5,7 @@ mod bpf;
 mod filters;
 mod landlock;
 mod launcher;
+mod nest;
 mod orders;
 mod place;
 mod privilege;

@@ -36,6 +36,9 @@ const KERNEL_COUNTERS: [(&str, &str); 12] = [
     ("max_fanotify_marks", "0"),
 ];
 
+const SINGLE_ID: &str = "only one id may be mapped, so agent and program are one user in nested namespaces; \
+                         give this user ranges in /etc/subuid and /etc/subgid, and install newuidmap (uidmap)";
+
 const HOSTNAME: &[u8] = b"fumehood";
 
 /// What PID 1 of a finished place holds. Every descriptor is nonblocking.
@@ -119,7 +122,7 @@ fn build(setup: &OwnedFd) -> Result<Cell, StepFailed> {
     if placed.bytes != [protocol::PLACED] {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).step("await the cgroups");
     }
-    await_starter(&mine.command)?;
+    let program = await_starter(&mine.command)?.unwrap_or(program);
     let findings = lock_down(&blueprint)?;
     packets::send(setup, &protocol::encode_findings(&findings), &[])
         .step("report that the place is ready")?;
@@ -142,12 +145,15 @@ fn pipes() -> io::Result<(Ends, Ends)> {
     ))
 }
 
-/// Tells the starter that it is in its group and waits for what it makes of it.
-fn await_starter(command: &OwnedFd) -> Result<(), StepFailed> {
+/// Tells the starter that it is in its group and waits for what it makes of it. A nested starter is
+/// another process than the one that was forked, and tells its pid.
+fn await_starter(command: &OwnedFd) -> Result<Option<i32>, StepFailed> {
     packets::send(command, &[protocol::PLACED], &[]).step("wake the starter")?;
     let answer = packets::receive(command).step("hear the starter")?;
-    if answer.bytes == [0] {
-        return Ok(());
+    match answer.bytes.as_slice() {
+        [0] => return Ok(None),
+        [0, pid @ ..] if pid.len() == 4 => return Ok(pid.first_chunk().map(|pid| i32::from_le_bytes(*pid))),
+        _ => {}
     }
     match orders::read_report(&answer.bytes, true) {
         Report::Failed { errno, .. } => {
@@ -186,7 +192,7 @@ fn lock_down(blueprint: &Blueprint) -> Result<Findings, StepFailed> {
         ("kernel_counters", None),
         ("seccomp", None),
         ("capabilities", None),
-        ("separate_ids", blueprint.single_id.then(|| "only one id may be mapped".to_owned())),
+        ("separate_ids", blueprint.single_id.then(|| SINGLE_ID.to_owned())),
         ("landlock", landlock(1, "no second bar before files")),
         (
             "landlock_scopes",

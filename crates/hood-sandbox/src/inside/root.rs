@@ -37,7 +37,7 @@ pub(super) fn build(blueprint: &Blueprint) -> Result<(), StepFailed> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     mount("overlay", ROOT, "overlay", flags, Some(c"lowerdir=.:/tmp/skeleton"))
         .step("mount the root overlay")?;
-    mount("proc", in_root("proc"), "proc", quiet(), Some(c"hidepid=2,gid=0")).step("mount proc")?;
+    mount_proc(&in_root("proc")).step("mount proc")?;
     for device in DEVICES {
         mount_bind(format!("/dev/{device}"), in_root(&format!("dev/{device}"))).step("bind devices")?;
     }
@@ -45,6 +45,11 @@ pub(super) fn build(blueprint: &Blueprint) -> Result<(), StepFailed> {
         mount_bind(format!("{WORKSHOP}/{from}"), in_root(to)).step("bind the writable directories")?;
     }
     enter().step("enter the root")
+}
+
+/// Shows a process nothing of those that it may not trace; the agent's group is exempt.
+pub(super) fn mount_proc(at: &str) -> io::Result<()> {
+    Ok(mount("proc", at, "proc", quiet(), Some(c"hidepid=2,gid=0"))?)
 }
 
 fn in_root(path: &str) -> String {

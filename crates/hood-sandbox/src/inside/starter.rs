@@ -14,7 +14,7 @@ use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use super::orders::{ABOUT_TO_EXECUTE, Order, Outcome, Prepared, encode_failure};
-use super::{filters, landlock, privilege};
+use super::{filters, landlock, nest, privilege};
 use crate::packets;
 use crate::protocol::{Blueprint, PROGRAM_HERE, PROGRAM_ID};
 use crate::sys::{self, Instruction};
@@ -87,12 +87,18 @@ fn serve(
     let mut orders = BufReader::new(command.try_clone().tell(setting_up, "read orders")?);
     let mut placed = [0];
     io::Read::read_exact(&mut orders, &mut placed).tell(setting_up, "await its cgroup")?;
-    // From the program's leaf, so that this is what the program takes for the root of all cgroups.
-    sys::unshare(libc::CLONE_NEWCGROUP).tell(setting_up, "enter a cgroup namespace")?;
+    if blueprint.single_id {
+        nest::enter(command).map_err(|failed| failed.source).tell(setting_up, "nest the program")?;
+    } else {
+        // From the program's leaf, so that this is what the program takes for the root of all cgroups.
+        sys::unshare(libc::CLONE_NEWCGROUP).tell(setting_up, "enter a cgroup namespace")?;
+    }
     privilege::keep(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP)
         .tell(setting_up, "drop the starter's capabilities")?;
     let filter = filters::for_program();
-    command.write_all(&[0]).tell(setting_up, "say that it is ready")?;
+    if !blueprint.single_id {
+        command.write_all(&[0]).tell(setting_up, "say that it is ready")?;
+    }
     let run = receive_inputs(&mut orders, blueprint)?;
     drop(orders);
     become_program(command, &run, &filter, blueprint)

@@ -339,3 +339,29 @@ pub(crate) fn close_all_but(kept: RawFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Forks a child of this process's parent.
+pub(crate) fn fork_sibling() -> io::Result<Fork> {
+    // SAFETY: an all-zero clone_args is valid.
+    // JUSTIFICATION: as in `bear`.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = libc::CLONE_PARENT as u64;
+    // SAFETY: as in `fork_single_threaded`.
+    // JUSTIFICATION: only the raw call can choose the parent.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match i32::try_from(check(pid)?) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) => Ok(Fork::Parent(pid)),
+        Err(_) => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Does nothing but collect children until it is killed.
+pub(crate) fn reap_for_ever() -> ! {
+    ignore_signal(libc::SIGCHLD);
+    loop {
+        // SAFETY: takes nothing.
+        // JUSTIFICATION: std has no way to wait for nothing in particular.
+        unsafe { libc::pause() };
+    }
+}

@@ -45,7 +45,7 @@ fn the_program_is_nobody() {
     let job = job(&["identity"]);
     let session = lab.open(&job);
     let (agent, program) = session.place.uids();
-    drop(session);
+    session.place.destroy().unwrap();
     let done = lab.run(&job);
     done.assert_held();
     let text = done.text();

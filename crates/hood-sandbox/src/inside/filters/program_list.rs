@@ -14,7 +14,8 @@ const NAMESPACE_FLAGS: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWCGROUP) as u32;
-const RLIMIT_CORE: u32 = libc::RLIMIT_CORE as u32;
+/// libc gives it another type with each C library.
+const RLIMIT_CORE: u32 = 4;
 
 /// AF_UNIX, and TCP or UDP over the addresses of an empty network namespace. No raw, packet,
 /// netlink, vsock or crypto sockets, and no protocol that is rarely looked at.
