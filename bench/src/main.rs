@@ -1,0 +1,3 @@
+//! Benchmarks and real input.
+
+fn main() {}
