@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 
 use gauges::{Gauges, number_after};
 pub use gauges::{OomWatch, Sample};
-pub(crate) use layout::{Layout, Seat};
+pub(crate) use layout::{Layout, Seat, prospects};
 
 /// A period of the CPU controller; quota is given for this many microseconds.
 const CPU_PERIOD_US: u64 = 100_000;

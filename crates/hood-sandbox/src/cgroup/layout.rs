@@ -74,6 +74,43 @@ impl Layout {
     }
 }
 
+/// For each controller, where its groups would be made, or why they cannot be. Changes nothing.
+pub(crate) fn prospects() -> Vec<(&'static str, Result<String, String>)> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let mounts = mounts(&read("/proc/self/mountinfo"));
+    let own = own_groups(&read("/proc/self/cgroup"));
+    let path_of =
+        |name: &str| own.iter().find(|(controller, _)| controller == name).map_or("/", |(_, path)| path);
+    let writable = |dir: &Path| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
+    let in_v2 = |controller: &str| {
+        let mount = mounts.iter().find(|mount| mount.v2)?;
+        let ours = mount.resolve(path_of(""));
+        let name = if controller == "cpuacct" { "cpu" } else { controller };
+        let holds = |file: &str, dir: &Path| words(&dir.join(file)).iter().any(|held| held == name);
+        let alone = words(&ours.join("cgroup.procs")) == [std::process::id().to_string()];
+        if alone && writable(&ours) && holds("cgroup.controllers", &ours) {
+            return Some(ours);
+        }
+        let hands_on = |dir: &&Path| holds("cgroup.subtree_control", dir) && writable(dir);
+        let mut above = ours.ancestors().take_while(|dir| dir.starts_with(&mount.point));
+        above.find(hands_on).map(Path::to_path_buf)
+    };
+    let look = |controller: &'static str| {
+        if let Some(dir) = in_v2(controller) {
+            return Ok(format!("v2, beneath {}", dir.display()));
+        }
+        let mount = mounts.iter().find(|mount| mount.has_v1(controller));
+        let Some(mount) = mount else { return Err("no cgroup hands it to a group of ours".to_owned()) };
+        let dir = mount.resolve(path_of(controller));
+        if writable(&dir) {
+            Ok(format!("v1, beneath {}", dir.display()))
+        } else {
+            Err(format!("{} cannot be written by this user", dir.display()))
+        }
+    };
+    CGROUP_CONTROLLERS.into_iter().map(|controller| (controller, look(controller))).collect()
+}
+
 fn create(dir: &Path) -> io::Result<()> {
     match fs::create_dir(dir) {
         // Co-mounted controllers share a directory.

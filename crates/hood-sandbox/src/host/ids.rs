@@ -92,6 +92,11 @@ impl IdPool {
         Ok(Self { source, first_uid, first_gid, pairs, locks, next: AtomicU32::new(start) })
     }
 
+    /// How many places may live at once.
+    pub(super) fn pairs(&self) -> u32 {
+        self.pairs
+    }
+
     pub(super) fn is_single(&self) -> bool {
         matches!(self.source, Source::Single)
     }

@@ -195,7 +195,9 @@ fn limit(run: &Prepared, blueprint: &Blueprint) -> io::Result<()> {
         set(Resource::Nproc, processes)?;
     }
     if let Some(bytes) = run.memory_bytes {
-        set(Resource::Data, bytes)?;
+        // A bar behind the agent's sampling, not before it: what crosses the bound should be seen
+        // to, and end as out of memory, before allocations fail.
+        set(Resource::Data, bytes.saturating_mul(2))?;
     }
     Ok(())
 }

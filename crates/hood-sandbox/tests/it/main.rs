@@ -11,3 +11,4 @@ mod floods;
 mod harness;
 mod lifecycle;
 mod neighbours;
+mod ordinary;
