@@ -2,12 +2,14 @@
 //!
 //! `docs/agent-protocol.md` describes the bytes. Every type here is plain data with a hand-written
 //! encoding, because the agent is a small static binary and because the reading side faces bytes
-//! that an attacker may have chosen: nothing in here can panic, allocate more than
+//! that an attacker may have chosen: nothing in here can panic, hold more than a small multiple of
 //! [`MAX_FRAME_BYTES`] for one frame, or accept a frame out of order.
 
 mod codec;
 mod conversation;
 mod frames;
+#[cfg(test)]
+mod tests;
 
 pub use codec::{Body, FrameError, FrameReader, encode};
 pub use conversation::{Breach, Conversation};

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Signal};
@@ -16,7 +16,7 @@ use super::orders::{self, Report};
 use super::starter::{self, Ends};
 use super::{ForeignCalls, Step, StepFailed, filters, privilege, root};
 use crate::packets;
-use crate::protocol::{self, Blueprint, Failure, NAMESPACES};
+use crate::protocol::{self, AGENT_ID, Blueprint, Failure, NAMESPACES, PROGRAM_ID};
 use crate::sys::{self, Fork};
 
 /// What user namespaces charge to their creator, and what a place may have of it. Absent names are
@@ -106,7 +106,7 @@ fn build(setup: &OwnedFd) -> Result<Cell, StepFailed> {
     rustix::system::sethostname(HOSTNAME).step("name the host")?;
     raise_loopback().step("raise the loopback interface")?;
     let children = sys::child_watch().step("watch for children")?;
-    let (mine, theirs) = pipes().step("make the program's pipes")?;
+    let (mine, theirs) = pipes(&blueprint).step("make the program's pipes")?;
     let program = match sys::fork_single_threaded().step("fork the starter")? {
         Fork::Parent(pid) => pid,
         Fork::Child => {
@@ -133,12 +133,17 @@ fn build(setup: &OwnedFd) -> Result<Cell, StepFailed> {
     Ok(Cell { link, starter: command, program, stdin, stdout, stderr, children, id_lock })
 }
 
-/// The agent's ends and the starter's.
-fn pipes() -> io::Result<(Ends, Ends)> {
+/// The agent's ends and the starter's. The pipes belong to the program: it may open them again, as
+/// /dev/stdout and the like.
+fn pipes(blueprint: &Blueprint) -> io::Result<(Ends, Ends)> {
     let (stdin_read, stdin_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (stdout_read, stdout_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr_read, stderr_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (command, their_command) = packets::stream_pair()?;
+    let owner = if blueprint.single_id { AGENT_ID } else { PROGRAM_ID };
+    for pipe in [&stdin_read, &stdout_write, &stderr_write] {
+        rustix::fs::fchown(pipe, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))?;
+    }
     Ok((
         Ends { command, stdin: stdin_write, stdout: stdout_read, stderr: stderr_read },
         Ends { command: their_command, stdin: stdin_read, stdout: stdout_write, stderr: stderr_write },

@@ -529,6 +529,16 @@ static int tiny_writes(int count) {
     return 0;
 }
 
+/* What shells do with /dev/stdout. */
+static int reopen(void) {
+    works("open /dev/stdin", open("/dev/stdin", O_RDONLY | O_NONBLOCK));
+    works("open /dev/stderr", open("/dev/stderr", O_WRONLY));
+    int fd = open("/dev/stdout", O_WRONLY | O_TRUNC);
+    works("open /dev/stdout", fd);
+    write(fd, "again\n", 6);
+    return 0;
+}
+
 static int echo(void) {
     char buffer[4096];
     ssize_t count;
@@ -569,6 +579,7 @@ int main(int argc, char **argv) {
     RUN("flood", flood(atol(how), argc > 3));
     RUN("tiny-writes", tiny_writes(atoi(how)));
     RUN("echo", echo());
+    RUN("reopen", reopen());
     RUN("signal", raise(atoi(how)));
     RUN("pause", (printf("ready\n"), pause()));
     RUN("spin", ({ for (;;) {} 0; }));

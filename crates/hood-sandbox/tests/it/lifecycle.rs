@@ -167,6 +167,13 @@ fn keeps_and_counts_output() {
 }
 
 #[test]
+fn the_program_may_open_its_streams_again() {
+    let done = run(&job(&["reopen"]));
+    done.assert_held();
+    assert!(done.text().ends_with("again\n"));
+}
+
+#[test]
 fn an_absent_reader_blocks_nothing() {
     let lab = Lab::new();
     let mut noisy = job(&["flood", "8000000"]);

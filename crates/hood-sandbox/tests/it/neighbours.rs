@@ -59,6 +59,22 @@ fn an_exhauster_starves_nobody() {
     session.finish();
 }
 
+/// What the kernel charges to the creator of a user namespace goes to an id of the place's own: two
+/// places, or root and a place, draw on nothing in common.
+#[test]
+fn a_place_is_its_own_creator() {
+    /// `NS_GET_OWNER_UID` of the file given.
+    const ASK: &str = "import fcntl, struct, sys; \
+        print(struct.unpack('I', fcntl.ioctl(open(sys.argv[1]), 0xb704, bytes(4)))[0])";
+    let lab = Lab::new();
+    let session = lab.open(&job(&["pause"]));
+    let path = format!("/proc/{}/ns/user", session.place.pids().0);
+    let output = std::process::Command::new("python3").args(["-c", ASK, &path]).output().unwrap();
+    let owner: u32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    assert_eq!(owner, session.place.uids().0);
+    session.place.destroy().unwrap();
+}
+
 #[test]
 fn no_two_live_places_share_an_id() {
     let (first, second) = (Lab::new(), Lab::new());

@@ -10,6 +10,10 @@ const HEADER_BYTES: usize = 4 + 8 + 1;
 /// `tag: u8`, `length: u32`.
 const FIELD_BYTES: usize = 1 + 4;
 
+/// Most fields of one frame: arguments and environment are a field a string. It bounds what a frame
+/// of empty fields can make a reader allocate.
+const MAX_FIELDS: usize = 16 * 1024;
+
 /// Why bytes are not the next frame. Any of these ends the conversation: after it nothing that
 /// comes from the other side can be trusted to be framed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +32,9 @@ pub enum FrameError {
         /// The number that came.
         found: u64,
     },
+    /// More fields than any frame has.
+    #[error("a frame of kind {0} has more than {MAX_FIELDS} fields")]
+    TooManyFields(u8),
     /// The kind is none that this direction has.
     #[error("frame kind {0} is unknown")]
     UnknownKind(u8),
@@ -113,6 +120,9 @@ impl<'a> Fields<'a> {
             let Some((value, tail)) = tail.split_at_checked(length) else {
                 return Err(FrameError::Truncated(kind));
             };
+            if fields.len() == MAX_FIELDS {
+                return Err(FrameError::TooManyFields(kind));
+            }
             fields.push((head[0], value));
             rest = tail;
         }
