@@ -1,1 +1,8 @@
-//! The roles that the binary can play.
+//! The roles that the binary can play. Each builds only what it needs, and is started the same way
+//! by the command line and by a test.
+
+mod data_dir;
+mod offer;
+pub mod serve;
+
+pub use data_dir::{DataDir, DataDirError, Endpoint};

@@ -1,1 +1,205 @@
-//! The worker.
+//! The worker: takes leases on what is queued, has each planned and run, and writes down what came
+//! of it. It takes no more than it has places for, holds no database connection while user code
+//! runs, and every write of its goes through a lease.
+
+mod attempt;
+mod dice;
+mod evidence;
+mod leases;
+mod pulse;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hood_core::plan::PolicyMode;
+use hood_core::retry::RetryPolicy;
+use hood_dispatch::Dispatch;
+use hood_store::{Claimed, Lapsed, Store, StoreError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::document;
+use crate::worker::leases::Leases;
+
+pub use dice::{Dice, ThreadDice};
+pub use pulse::Pulse;
+
+/// How long a worker with free places sleeps when nothing wakes it: the bus is a hint, and what is
+/// due after a back-off wakes nobody.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Evaluations given up on in one sweep.
+const SWEEP_MAX: u32 = 100;
+
+/// After a failed look at the store, the pause before the next one.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// This worker, in leases.
+    pub name: String,
+    /// Evaluations that it runs at once.
+    pub places: u32,
+    pub lease_ttl: Duration,
+    /// What waits longer than this is given up on.
+    pub queue_ttl: Duration,
+    /// How long a shutdown waits for what runs before it is handed back.
+    pub drain: Duration,
+    pub retry: RetryPolicy,
+    pub policy: PolicyMode,
+}
+
+/// What every part of the worker shares.
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    dispatch: Arc<dyn Dispatch>,
+    clock: Arc<dyn Clock>,
+    dice: Arc<dyn Dice>,
+    config: WorkerConfig,
+    leases: Leases,
+    permits: Arc<Semaphore>,
+    pulse: Pulse,
+}
+
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    attempts: TaskTracker,
+}
+
+impl Worker {
+    pub fn new(
+        store: Store,
+        dispatch: Arc<dyn Dispatch>,
+        clock: Arc<dyn Clock>,
+        dice: Arc<dyn Dice>,
+        config: WorkerConfig,
+    ) -> Self {
+        let permits = Arc::new(Semaphore::new(config.places as usize));
+        let leases = Leases::default();
+        let pulse = Pulse::default();
+        let shared = Shared { store, dispatch, clock, dice, config, leases, permits, pulse };
+        Self { shared: Arc::new(shared), attempts: TaskTracker::new() }
+    }
+
+    /// Tells whether this worker still looks at the queue.
+    pub fn pulse(&self) -> Pulse {
+        self.shared.pulse.clone()
+    }
+
+    /// Takes over what a predecessor that is proven dead had leased. To be called before anything
+    /// is claimed: each of these either has its place still, or is lost and counted as such.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        let mut taken_over = 0;
+        loop {
+            let claimed = self.reclaim(Lapsed::All).await?;
+            if claimed == 0 {
+                return Ok(taken_over);
+            }
+            taken_over += claimed;
+        }
+    }
+
+    /// Works until told to stop, then drains: nothing new is leased, what runs has the drain time
+    /// to end, and the rest is left for a successor to find.
+    pub async fn run(self, stop: CancellationToken) {
+        let renewals = tokio::spawn(leases::keep(Arc::clone(&self.shared)));
+        while !stop.is_cancelled() {
+            let wake = self.shared.store.wake().work();
+            let looked = self.round().await;
+            self.shared.pulse.beat(looked.as_ref().err());
+            let pause = match looked {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => POLL_INTERVAL,
+                Err(error) => {
+                    tracing::error!(error = %error, "the store did not answer the worker");
+                    STORE_PAUSE
+                }
+            };
+            if !pause.is_zero() {
+                tokio::select! {
+                    () = wake => {}
+                    () = tokio::time::sleep(pause) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+        self.attempts.close();
+        if tokio::time::timeout(self.shared.config.drain, self.attempts.wait()).await.is_err() {
+            tracing::warn!(attempts = self.attempts.len(), "still running at the end of the drain time");
+        }
+        renewals.abort();
+    }
+
+    /// One look at the queue. True where more may be waiting.
+    async fn round(&self) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        self.reclaim(Lapsed::Expired).await?;
+        self.give_up_on_the_oldest().await?;
+        let free = shared.permits.available_permits();
+        if free == 0 || shared.dispatch.capacity().capacity.places == 0 {
+            return Ok(false);
+        }
+        // Taken before the leases are, so that no lease is ever held for want of a place.
+        let wanted = u32::try_from(free).unwrap_or(u32::MAX);
+        let Ok(mut permits) = Arc::clone(&shared.permits).try_acquire_many_owned(wanted) else {
+            return Ok(true);
+        };
+        let config = &shared.config;
+        let claimed = shared.store.claim(&config.name, now, config.lease_ttl, wanted).await?;
+        let more = claimed.len() == free;
+        for claimed in claimed {
+            self.begin(claimed, attempt::Entry::Fresh, permits.split(1));
+        }
+        Ok(more)
+    }
+
+    async fn reclaim(&self, which: Lapsed) -> Result<usize, StoreError> {
+        let shared = &self.shared;
+        let (name, ttl) = (&shared.config.name, shared.config.lease_ttl);
+        let claimed = shared.store.reclaim(name, shared.clock.now(), ttl, SWEEP_MAX, which).await?;
+        let count = claimed.len();
+        for claimed in claimed {
+            self.begin(claimed, attempt::Entry::TakenOver, None);
+        }
+        Ok(count)
+    }
+
+    /// Ends what waited longer than `queue_ttl`, with the reason why nothing took it.
+    async fn give_up_on_the_oldest(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let micros = i64::try_from(shared.config.queue_ttl.as_micros()).unwrap_or(i64::MAX);
+        let older_than = hood_core::Timestamp::from_micros(now.as_micros().saturating_sub(micros));
+        let given_up = evidence::given_up(&shared.dispatch.capacity().capacity, shared.config.policy);
+        let result = document::to_json(&given_up);
+        let given_up = shared.store.expire_queued(older_than, now, SWEEP_MAX, &result).await?;
+        if given_up > 0 {
+            tracing::warn!(evaluations = given_up, "given up on after queue_ttl");
+        }
+        Ok(())
+    }
+
+    fn begin(&self, claimed: Claimed, entry: attempt::Entry, permit: Option<OwnedSemaphorePermit>) {
+        let shared = Arc::clone(&self.shared);
+        let held = shared.leases.hold(claimed.lease.clone(), claimed.cancel);
+        self.attempts.spawn(async move {
+            let _permit = match permit {
+                // A suspect attempt runs with nothing beside it. It gives its own place back first,
+                // or two of them would wait for each other.
+                _ if is_suspect(&claimed) => shared.permits.acquire_many(shared.config.places).await.ok(),
+                Some(_) => None,
+                None => shared.permits.acquire().await.ok(),
+            };
+            attempt::run(&shared, claimed, held, entry).await;
+        });
+    }
+}
+
+fn is_suspect(claimed: &Claimed) -> bool {
+    claimed.evaluation.history().losses.suspect > 0
+}

@@ -2,4 +2,5 @@
 //! black, grey or white box.
 
 mod conformance;
+mod environment;
 mod local;

@@ -1,0 +1,140 @@
+//! The directory in which one server keeps everything, and the lock that makes it one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+const LOCK: &str = "lock";
+const TOKEN: &str = "token";
+const ENDPOINT: &str = "server.json";
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "another fumehood holds the data directory {}{}: stop it, or name another directory with --data-dir",
+        path.display(),
+        address.map(|address| format!(" and answers at http://{address}")).unwrap_or_default()
+    )]
+    Held { path: PathBuf, address: Option<SocketAddr> },
+}
+
+/// Where the server that holds the lock answers, for commands that find it by its directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub pid: u32,
+}
+
+/// A data directory that this process alone uses. Dropping it, and dying, lets it go.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory, private to this user, and takes its lock.
+    pub fn lock(path: &Path) -> Result<Self, DataDirError> {
+        make_private(path)?;
+        let at = path.join(LOCK);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&at)
+            .map_err(|source| failed("open", &at, source))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let address = Endpoint::read(path).map(|endpoint| endpoint.address);
+                return Err(DataDirError::Held { path: path.to_owned(), address });
+            }
+            Err(error) => return Err(failed("lock", &at, error.into())),
+        }
+        // Left by a predecessor that was killed.
+        let _ = fs::remove_file(path.join(ENDPOINT));
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The token that is kept for commands of this user, if there is one.
+    pub fn token(&self) -> Result<Option<String>, DataDirError> {
+        let at = self.path.join(TOKEN);
+        let mut text = String::new();
+        match File::open(&at).and_then(|mut file| file.read_to_string(&mut text)) {
+            Ok(_) => Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(failed("read", &at, source)),
+        }
+    }
+
+    pub fn keep_token(&self, token: &str) -> Result<(), DataDirError> {
+        self.replace(TOKEN, token.as_bytes())
+    }
+
+    /// Says where this server answers. Withdrawn by [`DataDir::withdraw`], or by the next to lock.
+    pub fn announce(&self, address: SocketAddr) -> Result<(), DataDirError> {
+        let endpoint = Endpoint { address, pid: std::process::id() };
+        self.replace(ENDPOINT, crate::document::to_json(&endpoint).as_bytes())
+    }
+
+    pub fn withdraw(&self) {
+        // Already gone is what we want.
+        let _ = fs::remove_file(self.path.join(ENDPOINT));
+    }
+
+    /// Written aside, made durable, then renamed: a reader sees the old file or the new one.
+    fn replace(&self, name: &str, content: &[u8]) -> Result<(), DataDirError> {
+        let (aside, at) = (self.path.join(format!("{name}.new")), self.path.join(name));
+        let write = || {
+            let mut file =
+                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&aside, &at)
+        };
+        write().map_err(|source| failed("write", &at, source))
+    }
+}
+
+impl Endpoint {
+    /// What the server of that directory announced; it may have died since.
+    pub fn read(data_dir: &Path) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(data_dir.join(ENDPOINT)).ok()?).ok()
+    }
+}
+
+fn make_private(path: &Path) -> Result<(), DataDirError> {
+    let make = || {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            }
+            other => other,
+        }
+    };
+    make().map_err(|source| failed("make the data directory", path, source))
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> DataDirError {
+    DataDirError::Io { action, path: path.to_owned(), source }
+}

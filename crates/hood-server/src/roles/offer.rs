@@ -1,0 +1,62 @@
+//! What the places offer, as the document that the API validates with: the dispatcher's catalogue
+//! within the operator's bounds.
+
+use hood_core::Limits;
+use hood_core::limits::Limit;
+use hood_dispatch::Catalogue;
+use hood_dispatch::catalogue::{EnvironmentEntry, EnvironmentStatus};
+use hood_wire::api;
+
+use crate::config::Config;
+use crate::document::{CatalogueDocument, limits_to_wire};
+
+pub(super) fn document(catalogue: &Catalogue, config: &Config) -> CatalogueDocument {
+    let environments = catalogue.environments.iter().map(|entry| environment(entry, config)).collect();
+    CatalogueDocument::new(&catalogue.capacity, environments)
+}
+
+fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Environment {
+    let (state, digest, size_bytes, interpreter, error) = match &entry.status {
+        EnvironmentStatus::NotBuilt => (api::EnvironmentState::NotBuilt, None, None, None, None),
+        EnvironmentStatus::Building => (api::EnvironmentState::Building, None, None, None, None),
+        EnvironmentStatus::Ready { digest, size_bytes, interpreter } => (
+            api::EnvironmentState::Ready,
+            Some(digest.clone()),
+            Some(*size_bytes),
+            Some(interpreter.clone()),
+            None,
+        ),
+        EnvironmentStatus::Failed { reason } => {
+            (api::EnvironmentState::Failed, None, None, None, Some(reason.clone()))
+        }
+    };
+    let maximum = lower(&entry.maximum_limits, &config.limits.maximum);
+    api::Environment {
+        name: entry.facts.name.clone(),
+        description: entry.description.clone(),
+        state,
+        digest,
+        size_bytes,
+        base: entry.base.clone(),
+        interpreter,
+        packages: entry
+            .packages
+            .iter()
+            .map(|(name, version)| api::Package { name: name.clone(), version: version.clone() })
+            .collect(),
+        default_limits: limits_to_wire(&lower(&entry.default_limits, &maximum), &[]),
+        maximum_limits: limits_to_wire(&maximum, &[]),
+        allowed_classes: entry.facts.allowed_classes.iter().map(|class| class.as_str().to_owned()).collect(),
+        default: entry.facts.name == config.environments.default,
+        error,
+    }
+}
+
+/// The lower of both, limit by limit.
+fn lower(a: &Limits, b: &Limits) -> Limits {
+    let mut limits = *a;
+    for limit in Limit::ALL {
+        limits.set(limit, a.get(limit).min(b.get(limit)));
+    }
+    limits
+}

@@ -1,0 +1,283 @@
+//! Everything in one process: store, places, worker and API over one data directory. The command
+//! line's embedded mode is this role on a port that nobody else knows.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use hood_core::retry::RetryPolicy;
+use hood_core::{Tenant, Timestamp};
+use hood_dispatch::environment::{self, Declaration, Library};
+use hood_dispatch::local::{Local, LocalConfig};
+use hood_dispatch::Dispatch;
+use hood_sandbox::IdRange;
+use hood_store::{NewKey, Store, StoreConfig};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::data_dir::DataDir;
+use super::offer;
+use crate::api::{self, ApiState};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::document;
+use crate::health::Health;
+use crate::worker::{ThreadDice, Worker, WorkerConfig};
+
+/// Between two looks at whether the offer has changed.
+const OFFER_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Between two proofs of the layers by a fresh place.
+const PROOF_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long killed places may take to be proven dead at a stop.
+const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of randomness in a token.
+const TOKEN_BYTES: usize = 32;
+
+/// What a token begins with, so that a leaked one is recognised for what it is.
+const TOKEN_PREFIX: &str = "fh_";
+
+/// What a start may differ in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// For one command: a free loopback port, nothing kept ready, no address announced.
+    pub embedded: bool,
+}
+
+/// A server that answers. Dropping it without [`Running::shutdown`] is what a kill does.
+#[derive(Debug)]
+pub struct Running {
+    pub address: SocketAddr,
+    /// The key of this data directory's user.
+    pub token: String,
+    /// The key was made by this start, and should be shown once.
+    pub token_is_new: bool,
+    /// Evaluations of a predecessor that were taken over.
+    pub taken_over: usize,
+    data_dir: DataDir,
+    store: Store,
+    local: Local,
+    stop_intake: CancellationToken,
+    stop_serving: CancellationToken,
+    worker: JoinHandle<()>,
+    api: JoinHandle<anyhow::Result<()>>,
+    offers: JoinHandle<()>,
+}
+
+/// Starts every part, in the order in which each needs the one before it, and answers requests when
+/// it returns.
+pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running> {
+    let data_dir = DataDir::lock(&config.data_dir)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Store::open(StoreConfig {
+        dir: data_dir.path().to_owned(),
+        storage_bytes: config.store.storage_bytes,
+        storage_reserve_bytes: config.store.storage_reserve_bytes,
+        queue_max: config.store.queue_max,
+        readers: config.store.readers,
+    })
+    .await
+    .context("cannot open the store")?;
+    let (token, token_is_new) = token(&data_dir, &store, clock.now()).await?;
+    let local = start_places(config, options).await?;
+    let dispatch: Arc<dyn Dispatch> = Arc::new(local.clone());
+    publish(&store, &*dispatch, config, clock.now()).await?;
+    let offers = tokio::spawn(keep_offering(store.clone(), local.clone(), config.clone(), Arc::clone(&clock)));
+
+    let worker = Worker::new(store.clone(), dispatch, Arc::clone(&clock), Arc::new(ThreadDice), worker_config(config));
+    let taken_over = worker.recover().await.context("cannot take over what a predecessor left")?;
+    let stop_intake = CancellationToken::new();
+    let health = Health::default();
+    watch_over(&health, &store, &local, &worker);
+    let worker = tokio::spawn(worker.run(stop_intake.clone()));
+
+    let listen = if options.embedded { SocketAddr::from(([127, 0, 0, 1], 0)) } else { config.server.listen };
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    let state = ApiState::new(store.clone(), clock, config, address, health)?;
+    let stop_serving = CancellationToken::new();
+    let api = tokio::spawn(api::serve(listener, state, stop_serving.clone()));
+    data_dir.announce(address)?;
+    Ok(Running {
+        address,
+        token,
+        token_is_new,
+        taken_over,
+        data_dir,
+        store,
+        local,
+        stop_intake,
+        stop_serving,
+        worker,
+        api,
+        offers,
+    })
+}
+
+impl Running {
+    /// Drains: nothing new is leased, what runs may end within the worker's drain time, answers go
+    /// on being given meanwhile; then every place is ended and proven dead.
+    pub async fn shutdown(self) -> anyhow::Result<()> {
+        self.stop_intake.cancel();
+        self.worker.await.context("the worker panicked")?;
+        self.stop_serving.cancel();
+        self.data_dir.withdraw();
+        let served = self.api.await.context("the API panicked")?;
+        self.offers.abort();
+        self.local.shut_down(BURIAL_PATIENCE).await;
+        self.store.close().await;
+        served
+    }
+
+    /// Completes when a part ends that should not have.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            ended = &mut self.api => match ended {
+                Ok(Ok(())) => anyhow::anyhow!("the API stopped serving"),
+                Ok(Err(error)) => error.context("the API stopped serving"),
+                Err(panic) => anyhow::Error::new(panic).context("the API panicked"),
+            },
+            ended = &mut self.worker => match ended {
+                Ok(()) => anyhow::anyhow!("the worker stopped"),
+                Err(panic) => anyhow::Error::new(panic).context("the worker panicked"),
+            },
+        }
+    }
+}
+
+/// The key that commands of this user have; the first start makes one. One whose file was lost is
+/// replaced by another, since only its hash is known.
+async fn token(data_dir: &DataDir, store: &Store, now: Timestamp) -> anyhow::Result<(String, bool)> {
+    if let Some(token) = data_dir.token()?
+        && store.find_key(hash(&token).as_bytes()).await?.is_some()
+    {
+        return Ok((token, false));
+    }
+    let random: [u8; TOKEN_BYTES] = rand::random();
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = format!("{TOKEN_PREFIX}{hex}");
+    let key = NewKey {
+        tenant: Tenant::default(),
+        name: "default".to_owned(),
+        hash: *hash(&token).as_bytes(),
+        created_at: now,
+    };
+    store.insert_key(&key).await.context("cannot store the API key")?;
+    data_dir.keep_token(&token)?;
+    Ok((token, true))
+}
+
+fn hash(token: &str) -> blake3::Hash {
+    blake3::hash(token.as_bytes())
+}
+
+async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local> {
+    let declarations = declarations(&config.environments.dir)?;
+    let library = Library::open(&config.environments.images_dir, declarations)?;
+    let local = LocalConfig {
+        state_dir: config.data_dir.join("sandbox"),
+        ids: config.sandbox.id_range.map(|range| IdRange { first: range.first, count: range.count }),
+        cgroup_parent: config.sandbox.cgroup_parent.clone(),
+        places: config.worker.places,
+        stock: if options.embedded { 0 } else { config.worker.stock },
+        memory_bytes_max: config.sandbox.memory_bytes_max,
+    };
+    let started = tokio::task::spawn_blocking(move || Local::start(local, Arc::new(library))).await?;
+    let (local, buried) = started.context("cannot start the sandbox")?;
+    for place in buried {
+        tracing::info!(place = %place.place, killed = place.killed, "a predecessor's place is proven dead");
+    }
+    Ok(local)
+}
+
+/// The built-in declarations and those of the operator, who may not redefine a built-in one: its name
+/// would promise something else than on another machine.
+fn declarations(dir: &Path) -> anyhow::Result<Vec<Declaration>> {
+    let mut declarations = environment::builtin()?;
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(declarations),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let declaration = Declaration::parse(&text, &path.to_string_lossy())?;
+        if declarations.iter().any(|known| known.name == declaration.name) {
+            bail!("{}: environment `{}` is declared twice; choose another name", path.display(), declaration.name);
+        }
+        declarations.push(declaration);
+    }
+    Ok(declarations)
+}
+
+fn worker_config(config: &Config) -> WorkerConfig {
+    WorkerConfig {
+        name: format!("worker-{}", std::process::id()),
+        places: config.worker.places,
+        lease_ttl: config.worker.lease_ttl,
+        queue_ttl: config.worker.queue_ttl,
+        drain: config.server.drain,
+        retry: RetryPolicy::DEFAULT,
+        policy: config.sandbox.policy.into(),
+    }
+}
+
+async fn publish(store: &Store, dispatch: &dyn Dispatch, config: &Config, now: Timestamp) -> anyhow::Result<()> {
+    let catalogue = dispatch.capacity();
+    let text = document::to_json(&offer::document(&catalogue, config));
+    store.put_capacity(catalogue.capacity.version, now, &text).await.context("cannot publish what is offered")
+}
+
+/// Publishes the offer whenever it changes, and proves the layers anew now and then.
+async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dyn Clock>) {
+    let mut published = local.capacity().capacity.version;
+    let mut proven = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(OFFER_INTERVAL).await;
+        if proven.elapsed() >= PROOF_INTERVAL {
+            let local = local.clone();
+            let _ = tokio::task::spawn_blocking(move || local.refresh()).await;
+            proven = tokio::time::Instant::now();
+        }
+        local.notice_builds();
+        let version = local.capacity().capacity.version;
+        if version != published {
+            match publish(&store, &local, &config, clock.now()).await {
+                Ok(()) => published = version,
+                Err(error) => tracing::error!(error = %error, "cannot publish what is offered"),
+            }
+        }
+    }
+}
+
+fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker) {
+    let writable = store.clone();
+    health.register("store", move || {
+        let store = writable.clone();
+        async move { store.check_writable().await.map_err(|error| format!("the store cannot be written: {error}")) }
+    });
+    let places = local.clone();
+    health.register("sandbox", move || {
+        let catalogue = places.capacity();
+        async move {
+            match (catalogue.capacity.places, catalogue.capacity.unproven.first()) {
+                (0, Some((_, reason))) => Err(format!("no place can be made: {reason}; run `fumehood doctor`")),
+                (0, None) => Err("no place is configured: set worker.places".to_owned()),
+                _ => Ok(()),
+            }
+        }
+    });
+    let pulse = worker.pulse();
+    health.register("worker", move || {
+        let pulse = pulse.clone();
+        async move { pulse.check() }
+    });
+}

@@ -1,0 +1,383 @@
+//! One attempt, from its lease to its end. What it learns arrives as reports of the place; what it
+//! decides is written in one transaction with the lease's token, and acknowledged only after that.
+
+use std::time::Duration;
+
+use hood_core::lifecycle::{AfterLoss, AnyEvaluation, Transition};
+use hood_core::outcome::judge;
+use hood_core::plan::{Demand, ExecutorClass, RefusalCode, plan};
+use hood_core::retry::Loss;
+use hood_core::{Assignment, Limits, Observation, Program, Refusal, Timestamp, Verdict};
+use hood_dispatch::{AttemptKey, Conduct, DispatchError, Link, Order, Report, ReportBody};
+use hood_store::{Chunk, Claimed, Commit, CommitError};
+use hood_wire::api;
+
+use super::Shared;
+use super::evidence;
+use super::leases::{Held, Told};
+use crate::document::{self, AcceptedDocument, ResultDocument, decision_document};
+use crate::telemetry::metrics::{record_attempt, record_finished, record_lost};
+
+/// Output gathered into one commit at most; what is more goes into the next.
+const COMMIT_OUTPUT_BYTES: usize = 1024 * 1024;
+
+/// While the store does not answer, an attempt tries again until its lease is gone.
+const COMMIT_PAUSE_FIRST: Duration = Duration::from_millis(20);
+const COMMIT_PAUSE_CAP: Duration = Duration::from_secs(2);
+
+/// How an attempt came to this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Claimed from the queue: a place is to be made.
+    Fresh,
+    /// A lapsed lease: the place is there, or it is proven dead.
+    TakenOver,
+}
+
+/// Why an attempt stops without having ended.
+#[derive(Debug)]
+enum Stop {
+    /// Somebody else holds it now and goes on with it.
+    LeaseLost,
+    /// What was to be written contradicts what is written.
+    Refused(CommitError),
+}
+
+pub(super) async fn run(shared: &Shared, claimed: Claimed, held: Held, entry: Entry) {
+    let key = AttemptKey { evaluation: claimed.lease.evaluation, attempt: claimed.lease.attempt };
+    let mut attempt = Attempt { shared, key, evaluation: claimed.evaluation, created_at: claimed.created_at, held };
+    if entry == Entry::Fresh {
+        record_attempt();
+    }
+    let mut ended = match Attempt::read(&claimed.request) {
+        Ok(accepted) => attempt.go(&accepted, entry).await,
+        Err(reason) => attempt.lose(&Lost::ours(reason)).await,
+    };
+    if let Err(Stop::Refused(error)) = ended {
+        shared.dispatch.cancel(key, Duration::ZERO);
+        ended = attempt.lose(&Lost::ours(error.to_string())).await;
+    }
+    match ended {
+        Ok(()) => {}
+        Err(Stop::LeaseLost) => {
+            tracing::warn!(evaluation.id = %key.evaluation, attempt = key.attempt, "lease lost; its new holder goes on");
+        }
+        Err(Stop::Refused(error)) => {
+            tracing::error!(evaluation.id = %key.evaluation, attempt = key.attempt, error = %error, "left to lapse");
+        }
+    }
+    shared.leases.release(&attempt.held);
+}
+
+struct Attempt<'a> {
+    shared: &'a Shared,
+    key: AttemptKey,
+    evaluation: AnyEvaluation,
+    created_at: Timestamp,
+    held: Held,
+}
+
+/// An attempt that did not end, and everything known about why.
+struct Lost<'a> {
+    reason: String,
+    seen: Option<&'a Observation>,
+    assignment: Option<&'a Assignment>,
+}
+
+impl Lost<'_> {
+    const fn ours(reason: String) -> Self {
+        Self { reason, seen: None, assignment: None }
+    }
+}
+
+/// What was accepted, as the core sees it.
+struct Accepted {
+    program: Program,
+    limits: Limits,
+    environment: String,
+    conduct: Conduct,
+}
+
+impl Attempt<'_> {
+    fn read(request: &str) -> Result<Accepted, String> {
+        let accepted: AcceptedDocument =
+            serde_json::from_str(request).map_err(|error| format!("the stored request cannot be read: {error}"))?;
+        let (source, errors) = document::source_to_core(&accepted.submission);
+        if let Some(error) = errors.first() {
+            return Err(format!("the stored request cannot be laid out: {}: {}", error.path, error.message));
+        }
+        let program = source
+            .lay_out()
+            .map_err(|problems| format!("the stored request cannot be laid out: {problems:?}"))?;
+        Ok(Accepted {
+            program,
+            limits: document::limits_from_wire(&accepted.limits).ok_or("the stored request lacks limits")?,
+            conduct: Conduct {
+                grace: Duration::from_millis(accepted.grace_ms),
+                fail_on_output_limit: accepted.submission.on_output_limit == api::OnOutputLimit::Fail,
+            },
+            environment: accepted.environment,
+        })
+    }
+
+    async fn go(&mut self, accepted: &Accepted, entry: Entry) -> Result<(), Stop> {
+        if matches!(self.evaluation, AnyEvaluation::Provisioning(_)) && self.told().cancel.is_some() {
+            return self.cancel_early().await;
+        }
+        let assignment = match self.plan(accepted) {
+            Ok(assignment) => assignment,
+            Err(refusal) => return self.refuse(&refusal).await,
+        };
+        let token = self.held.lease.token;
+        let opened = match entry {
+            Entry::Fresh => {
+                let order = Order {
+                    key: self.key,
+                    token,
+                    assignment: assignment.clone(),
+                    program: accepted.program.clone(),
+                    conduct: accepted.conduct,
+                };
+                let mut told = self.held.told.clone();
+                tokio::select! {
+                    opened = self.shared.dispatch.execute(order) => opened,
+                    () = stopped(&mut told) => {
+                        self.shared.dispatch.cancel(self.key, Duration::ZERO);
+                        self.check_lease()?;
+                        return self.cancel_early().await;
+                    }
+                }
+            }
+            Entry::TakenOver => self.shared.dispatch.attach(self.key, token, 0).await,
+        };
+        match opened {
+            Ok(link) => self.follow(link, &assignment, accepted).await,
+            Err(DispatchError::Gone(_)) => {
+                let reason = "its place died with the process that owned it".to_owned();
+                self.lose_as(Loss::OwnDeath, &Lost::ours(reason)).await
+            }
+            Err(DispatchError::Stale { .. }) => Err(Stop::LeaseLost),
+            Err(error @ (DispatchError::Environment { .. } | DispatchError::Place(_))) => {
+                let lost = Lost { reason: error.to_string(), seen: None, assignment: Some(&assignment) };
+                self.lose(&lost).await
+            }
+        }
+    }
+
+    fn plan(&self, accepted: &Accepted) -> Result<Assignment, Refusal> {
+        let demand = Demand { limits: accepted.limits, class: ExecutorClass::Cpu };
+        let catalogue = self.shared.dispatch.capacity();
+        let Some(environment) = catalogue.environment(&accepted.environment) else {
+            let reason = format!("environment `{}` is no longer offered", accepted.environment);
+            return Err(Refusal { code: RefusalCode::NoEnvironment, reason });
+        };
+        plan(&demand, &environment.facts, &catalogue.capacity, self.shared.config.policy)
+    }
+
+    /// Listens to the place until its last word is written down.
+    async fn follow(
+        &mut self,
+        mut link: Link,
+        assignment: &Assignment,
+        accepted: &Accepted,
+    ) -> Result<(), Stop> {
+        let mut told = self.held.told.clone();
+        told.mark_changed();
+        loop {
+            let report = tokio::select! {
+                report = link.next() => report,
+                Ok(()) = told.changed() => {
+                    let Told { cancel, lost } = *told.borrow_and_update();
+                    if lost {
+                        return Err(Stop::LeaseLost);
+                    }
+                    if let Some(intent) = cancel {
+                        let grace = intent.grace_ms.map_or(accepted.conduct.grace, Duration::from_millis);
+                        self.shared.dispatch.cancel(self.key, grace);
+                    }
+                    continue;
+                }
+            };
+            let Some(report) = report else {
+                let reason = "the place went silent before its last word".to_owned();
+                let lost = Lost { reason, seen: None, assignment: Some(assignment) };
+                return self.lose(&lost).await;
+            };
+            if self.take(report, &mut link, assignment, accepted).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes one report, and what has queued up behind it, in one transaction. True at the end.
+    async fn take(
+        &mut self,
+        first: Report,
+        link: &mut Link,
+        assignment: &Assignment,
+        accepted: &Accepted,
+    ) -> Result<bool, Stop> {
+        let mut commit = Commit::default();
+        let mut next = Some(first);
+        let mut gathered = 0;
+        let mut highest = 0;
+        let mut last_word = None;
+        while let Some(report) = next {
+            highest = report.number;
+            match report.body {
+                ReportBody::Ready { environment_digest } => self.release(&mut commit, assignment, environment_digest),
+                ReportBody::Output { stream, offset, bytes } => {
+                    gathered += bytes.len();
+                    commit.output.push(Chunk { stream, offset, bytes });
+                }
+                ReportBody::Ended(seen) => last_word = Some(seen),
+            }
+            let room = last_word.is_none() && gathered < COMMIT_OUTPUT_BYTES;
+            next = if room { link.try_next() } else { None };
+        }
+        let Some(seen) = last_word else {
+            self.commit(commit).await?;
+            link.acknowledge(highest);
+            return Ok(false);
+        };
+        match judge(&seen, &accepted.limits) {
+            Some(outcome) => {
+                let suspect = self.evaluation.history().losses.suspect > 0;
+                let result = ResultDocument::of_run(&outcome, &seen, assignment, suspect);
+                self.end(commit, outcome.verdict, &result).await?;
+            }
+            None => {
+                self.commit(commit).await?;
+                let reason = seen.lost.clone().unwrap_or_else(|| "nothing says how it ended".to_owned());
+                let lost = Lost { reason, seen: Some(&seen), assignment: Some(assignment) };
+                self.lose(&lost).await?;
+            }
+        }
+        link.acknowledge(highest);
+        Ok(true)
+    }
+
+    /// The place is ready: `running` is written before the program's first instruction.
+    fn release(&mut self, commit: &mut Commit, assignment: &Assignment, digest: String) {
+        if let AnyEvaluation::Provisioning(evaluation) = self.evaluation {
+            let now = self.shared.clock.now();
+            let step = evaluation.start(now);
+            commit.transitions.push(step.transition);
+            let decision = decision_document(assignment, Some(&digest), now);
+            commit.decision = Some(document::to_json(&decision));
+            commit.environment_digest = Some(digest);
+            self.evaluation = AnyEvaluation::Running(step.evaluation);
+        }
+    }
+
+    async fn cancel_early(&mut self) -> Result<(), Stop> {
+        self.end(Commit::default(), Verdict::Cancelled, &evidence::cancelled_early()).await
+    }
+
+    async fn refuse(&mut self, refusal: &Refusal) -> Result<(), Stop> {
+        let result = evidence::refused(refusal);
+        self.end(Commit::default(), Verdict::InfrastructureError, &result).await
+    }
+
+    async fn end(
+        &mut self,
+        mut commit: Commit,
+        verdict: Verdict,
+        result: &ResultDocument,
+    ) -> Result<(), Stop> {
+        let now = self.shared.clock.now();
+        let step = match self.evaluation {
+            AnyEvaluation::Provisioning(evaluation) => evaluation.end(now, verdict),
+            AnyEvaluation::Running(evaluation) => evaluation.end(now, verdict),
+            AnyEvaluation::Queued(_) | AnyEvaluation::Ended(_) => return Err(Stop::LeaseLost),
+        };
+        self.finish(&mut commit, step.transition, result);
+        self.commit(commit).await?;
+        self.evaluation = AnyEvaluation::Ended(step.evaluation);
+        record_finished(verdict, now.since(self.created_at));
+        Ok(())
+    }
+
+    /// Lost before the program's release it is infrastructure's doing, after it suspect.
+    async fn lose(&mut self, lost: &Lost<'_>) -> Result<(), Stop> {
+        self.lose_as(Loss::Infrastructure, lost).await
+    }
+
+    async fn lose_as(&mut self, early: Loss, lost: &Lost<'_>) -> Result<(), Stop> {
+        let (now, dice) = (self.shared.clock.now(), self.shared.dice.unit());
+        let retry = &self.shared.config.retry;
+        let (loss, after) = match self.evaluation {
+            AnyEvaluation::Provisioning(evaluation) => (early, evaluation.lose(now, early, retry, dice)),
+            AnyEvaluation::Running(evaluation) => (Loss::Suspect, evaluation.lose(now, retry, dice)),
+            AnyEvaluation::Queued(_) | AnyEvaluation::Ended(_) => return Err(Stop::LeaseLost),
+        };
+        let (id, attempt) = (self.key.evaluation, self.key.attempt);
+        tracing::warn!(evaluation.id = %id, attempt, loss = loss.as_str(), reason = %lost.reason, "attempt lost");
+        record_lost(loss);
+        let why = document::to_json(&evidence::document(loss, &lost.reason));
+        let mut commit = Commit { lost: Some(why), ..Commit::default() };
+        match after {
+            AfterLoss::Retried(step) => {
+                commit.transitions.push(step.transition);
+                self.commit(commit).await?;
+                self.evaluation = AnyEvaluation::Queued(step.evaluation);
+            }
+            AfterLoss::Final(step) => {
+                let result = evidence::lost(loss, &lost.reason, lost.seen, lost.assignment);
+                self.finish(&mut commit, step.transition, &result);
+                self.commit(commit).await?;
+                self.evaluation = AnyEvaluation::Ended(step.evaluation);
+                record_finished(Verdict::InfrastructureError, now.since(self.created_at));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, commit: &mut Commit, transition: Transition, result: &ResultDocument) {
+        commit.transitions.push(transition);
+        commit.result = Some(document::to_json(result));
+    }
+
+    /// Writes under the lease, for as long as it takes: a store that is away for a while loses
+    /// nothing, since the place keeps what was not acknowledged.
+    async fn commit(&self, commit: Commit) -> Result<(), Stop> {
+        let mut pause = COMMIT_PAUSE_FIRST;
+        loop {
+            let error = match self.shared.store.commit(&self.held.lease, commit.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(CommitError::StaleLease) => return Err(Stop::LeaseLost),
+                Err(CommitError::Store(error)) => error,
+                Err(error) => return Err(Stop::Refused(error)),
+            };
+            let (id, attempt) = (self.key.evaluation, self.key.attempt);
+            tracing::error!(evaluation.id = %id, attempt, error = %error, "cannot write; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = lease_lost(&mut self.held.told.clone()) => return Err(Stop::LeaseLost),
+            }
+            pause = (pause * 2).min(COMMIT_PAUSE_CAP);
+        }
+    }
+
+    fn told(&self) -> Told {
+        *self.held.told.borrow()
+    }
+
+    fn check_lease(&self) -> Result<(), Stop> {
+        if self.told().lost { Err(Stop::LeaseLost) } else { Ok(()) }
+    }
+}
+
+/// Completes once a cancel was asked for or the lease is gone; never for a worker that is going away
+/// itself.
+async fn stopped(told: &mut tokio::sync::watch::Receiver<Told>) {
+    if told.wait_for(|told| told.cancel.is_some() || told.lost).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn lease_lost(told: &mut tokio::sync::watch::Receiver<Told>) {
+    if told.wait_for(|told| told.lost).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

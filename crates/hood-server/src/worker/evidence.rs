@@ -1,0 +1,76 @@
+//! The results of what did not come to a judged end, as documents: pure.
+
+use hood_core::plan::{Capacity, PolicyMode};
+use hood_core::retry::Loss;
+use hood_core::{Assignment, Observation, Refusal};
+use hood_wire::api;
+
+use crate::document::{ResultDocument, degraded_to_wire, limits_to_wire, usage_to_wire};
+use crate::document::stream_document;
+
+/// What the last attempt came to, lost like the ones before it.
+pub(super) fn lost(
+    loss: Loss,
+    reason: &str,
+    seen: Option<&Observation>,
+    assignment: Option<&Assignment>,
+) -> ResultDocument {
+    let nothing = Observation::default();
+    let seen = seen.unwrap_or(&nothing);
+    ResultDocument {
+        exit_code: None,
+        signal: None,
+        evidence: api::Evidence {
+            decided_by: "lost".to_owned(),
+            oom_kills: seen.oom_kills,
+            forks_refused: seen.forks_refused,
+            lost: Some(document(loss, reason)),
+            suspect: loss == Loss::Suspect,
+            degraded: assignment.map(|assignment| degraded_to_wire(&assignment.degraded)).unwrap_or_default(),
+            ..api::Evidence::default()
+        },
+        usage: usage_to_wire(&seen.usage),
+        limits: assignment.map(|assignment| limits_to_wire(&assignment.limits, &assignment.unenforced)),
+        stdout: stream_document(&seen.stdout),
+        stderr: stream_document(&seen.stderr),
+    }
+}
+
+/// A loss, as it is kept with its attempt.
+pub(super) fn document(loss: Loss, reason: &str) -> api::Lost {
+    api::Lost { kind: loss.as_str().to_owned(), reason: reason.to_owned() }
+}
+
+/// What one came to that no place may take.
+pub(super) fn refused(refusal: &Refusal) -> ResultDocument {
+    ResultDocument::without_run(refusal_evidence(refusal.code.as_str(), &refusal.reason))
+}
+
+/// What one came to that waited longer than `queue_ttl`.
+pub(super) fn given_up(capacity: &Capacity, policy: PolicyMode) -> ResultDocument {
+    let reason = if capacity.places == 0 {
+        let why = capacity.unproven.first().map_or("no reason is known", |(_, reason)| reason.as_str());
+        format!("no place was open for work until `queue_ttl_ms` was over: {why}")
+    } else {
+        let policy = policy.as_str();
+        format!("every place was taken until `queue_ttl_ms` was over (policy `{policy}`)")
+    };
+    ResultDocument::without_run(refusal_evidence("queue_ttl", &reason))
+}
+
+/// What one came to that was cancelled before its program was released.
+pub(super) fn cancelled_early() -> ResultDocument {
+    ResultDocument::without_run(api::Evidence {
+        decided_by: "first_kill".to_owned(),
+        kill: Some(api::Kill { cause: "cancel".to_owned(), by: "worker".to_owned() }),
+        ..api::Evidence::default()
+    })
+}
+
+fn refusal_evidence(code: &str, reason: &str) -> api::Evidence {
+    api::Evidence {
+        decided_by: "refusal".to_owned(),
+        refusal: Some(api::Refusal { code: code.to_owned(), reason: reason.to_owned() }),
+        ..api::Evidence::default()
+    }
+}
