@@ -1,3 +1,15 @@
-//! Benchmarks and real input.
+//! Benchmarks against a real server: `docs/benchmarks.md` holds figures and how to get them.
 
-fn main() {}
+mod cli;
+mod figures;
+mod flood;
+mod host;
+mod humaneval;
+mod live;
+mod overhead;
+mod python;
+mod server;
+
+fn main() -> anyhow::Result<()> {
+    cli::main()
+}

@@ -1,0 +1,76 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::figures::Report;
+use crate::{flood, humaneval, live, overhead};
+
+/// Benchmarks of Fumehood. Each starts the release build of `fumehood serve` over a data directory of
+/// its own, and ends it.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+    /// How the figures are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The binary; the one built beside this one if left out.
+    #[arg(long, global = true)]
+    pub(crate) fumehood: Option<PathBuf>,
+    /// Directory beneath which the server keeps its data for the run: choose a disk like the one that
+    /// it will have, since every submission is made durable there.
+    #[arg(long, global = true)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Evaluations that run at once; the server's default if left out.
+    #[arg(long, global = true)]
+    pub(crate) places: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// 164 problems with their reference solutions: verdicts, evaluations a second against a plain
+    /// loop, latency one at a time. Fails if a verdict is wrong.
+    Humaneval(humaneval::Options),
+    /// What a fresh sandbox costs over bare Python, in interleaved pairs.
+    Overhead(overhead::Options),
+    /// From write() in the sandbox to the client's receipt.
+    Live(live::Options),
+    /// Many submissions at once: accepted a second, ended a second, the server's memory.
+    Flood(flood::Options),
+}
+
+pub(crate) fn main() -> anyhow::Result<()> {
+    let Cli { command, common, output } = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(run(command, &common))?;
+    match output {
+        Output::Text => print!("{report}"),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    report.verdict()
+}
+
+async fn run(command: Command, common: &Common) -> anyhow::Result<Report> {
+    match command {
+        Command::Humaneval(options) => humaneval::run(&options, common).await,
+        Command::Overhead(options) => overhead::run(&options, common).await,
+        Command::Live(options) => live::run(&options, common).await,
+        Command::Flood(options) => flood::run(&options, common).await,
+    }
+}
