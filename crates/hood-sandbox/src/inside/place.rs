@@ -220,7 +220,7 @@ fn check_namespaces(blueprint: &Blueprint) -> io::Result<()> {
     Ok(())
 }
 
-/// The mounts are ours, the network is empty.
+/// The mounts are ours, the network is empty, and nobody may look into this process.
 fn check_root(blueprint: &Blueprint) -> io::Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let of = |point: &str| mounts.lines().find(|line| line.split(' ').nth(4) == Some(point));
@@ -232,7 +232,8 @@ fn check_root(blueprint: &Blueprint) -> io::Result<()> {
         disk.f_blocks.saturating_mul(disk.f_frsize) <= blueprint.disk_bytes.next_multiple_of(4096);
     let interfaces = std::fs::read_to_string("/proc/self/net/dev")?;
     let foreign_interface = interfaces.lines().skip(2).any(|line| !line.trim_start().starts_with("lo:"));
-    if root_is_ours && proc_is_hidden && disk_is_bounded && !foreign_interface {
+    let undumpable = rustix::process::dumpable_behavior()? == DumpableBehavior::NotDumpable;
+    if undumpable && root_is_ours && proc_is_hidden && disk_is_bounded && !foreign_interface {
         return Ok(());
     }
     Err(io::Error::other("the root is not as it was built"))
