@@ -4,6 +4,7 @@
 mod catalogue;
 mod convert;
 mod outcome;
+mod view;
 
 use hood_wire::api;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,14 @@ pub use convert::{
     limits_from_wire, limits_request_to_core, limits_to_wire, rfc3339, risk_to_core, source_to_core,
     state_to_core, state_to_wire, verdict_to_wire,
 };
-pub use outcome::{decision_document, evidence_of};
+pub use outcome::{decision_document, degraded_to_wire, evidence_of, stream_document, usage_to_wire};
+pub use view::{StreamHead, ViewError, batch_view, evaluation_view, event_view, summary_view};
+
+/// A document as the store keeps it. Documents are text, numbers and lists: serialising one cannot
+/// fail.
+pub fn to_json<T: Serialize>(document: &T) -> String {
+    serde_json::to_string(document).unwrap_or_default()
+}
 
 /// What was accepted: the submission, and what the server made of what it left open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

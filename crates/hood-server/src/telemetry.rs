@@ -4,5 +4,5 @@
 mod logs;
 pub mod metrics;
 
-pub use logs::{DEFAULT_FILTER, LogConfig, LogFormat, TelemetryError, init_logs};
+pub use logs::{TelemetryError, init_logs};
 pub use metrics::Metrics;

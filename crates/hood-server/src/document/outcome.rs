@@ -52,14 +52,16 @@ pub fn evidence_of(
         refusal: None,
         lost: None,
         suspect,
-        degraded: degraded
-            .iter()
-            .map(|missing| api::Degraded {
-                layer: missing.layer.as_str().to_owned(),
-                reason: missing.reason.clone(),
-            })
-            .collect(),
+        degraded: degraded_to_wire(degraded),
     }
+}
+
+pub fn degraded_to_wire(degraded: &[Degraded]) -> Vec<api::Degraded> {
+    let wire = |missing: &Degraded| api::Degraded {
+        layer: missing.layer.as_str().to_owned(),
+        reason: missing.reason.clone(),
+    };
+    degraded.iter().map(wire).collect()
 }
 
 /// The decision as it is kept with its attempt.
@@ -79,11 +81,11 @@ pub fn decision_document(
     }
 }
 
-fn stream_document(end: &StreamEnd) -> StreamDocument {
+pub fn stream_document(end: &StreamEnd) -> StreamDocument {
     StreamDocument { bytes: end.written, complete: end.complete }
 }
 
-fn usage_to_wire(usage: &Usage) -> api::Usage {
+pub fn usage_to_wire(usage: &Usage) -> api::Usage {
     let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
     api::Usage {
         wall_ms: ms(usage.wall_us),

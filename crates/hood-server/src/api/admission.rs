@@ -1,0 +1,250 @@
+//! From a submission to what is stored of it, or to everything that is wrong with it. Pure: it
+//! knows the catalogue and the operator's bounds, and neither reads nor writes anything.
+
+mod program;
+
+use std::collections::BTreeMap;
+
+use hood_core::plan::{Demand, ExecutorClass};
+use hood_core::{Limits, Refusal, plan};
+use hood_wire::api::{self, FieldError, Submission};
+
+use super::catalogue::Catalogue;
+use super::config::{ApiConfig, SubmissionLimits};
+use super::error::{ApiError, ErrorCode};
+use crate::document::{
+    AcceptedDocument, environment_facts, limits_from_wire, limits_request_to_core, limits_to_wire,
+    risk_to_core,
+};
+
+pub(crate) const PRIORITY_MAX: u8 = 9;
+const PRIORITY_DEFAULT: u8 = 5;
+
+/// A submission that may be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Admitted {
+    pub document: AcceptedDocument,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Rejection {
+    /// The submission is wrong.
+    Fields(Vec<FieldError>),
+    /// The submission is sound, and no place may take it.
+    Refused(Refusal),
+    /// The environment is known and cannot be had.
+    Environment(String),
+}
+
+/// What submissions are held against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admission<'a> {
+    pub catalogue: &'a Catalogue,
+    pub config: &'a ApiConfig,
+}
+
+impl Admission<'_> {
+    /// One submission. Every wrong field is named.
+    pub(crate) fn admit(&self, submission: Submission) -> Result<Admitted, Rejection> {
+        let bounds = &self.config.limits.submission;
+        let mut errors = Vec::new();
+        let environment = self.environment(&submission, &mut errors);
+        let limits =
+            environment.and_then(|environment| resolve_limits(&submission, environment, &mut errors));
+        program::check(&submission, bounds, limits.as_ref(), &mut errors);
+        check_labels(&submission.labels, bounds, &mut errors);
+        let priority = submission.priority.unwrap_or(PRIORITY_DEFAULT);
+        if priority > PRIORITY_MAX {
+            errors.push(wrong("priority", format!("is at most {PRIORITY_MAX}")));
+        }
+        let grace_ms = grace_ms(&submission, bounds, &mut errors);
+        // Where no error was found, environment and limits are there.
+        let (Some(environment), Some(limits), true) = (environment, limits, errors.is_empty()) else {
+            return Err(Rejection::Fields(errors));
+        };
+        self.place(environment, &limits)?;
+        let labels = submission.labels.clone();
+        let document = AcceptedDocument {
+            environment: environment.name.clone(),
+            limits: limits_to_wire(&limits, &[]),
+            grace_ms,
+            priority,
+            traceparent: None,
+            submission,
+        };
+        Ok(Admitted { document, labels })
+    }
+
+    fn environment(
+        &self,
+        submission: &Submission,
+        errors: &mut Vec<FieldError>,
+    ) -> Option<&api::Environment> {
+        let named = submission.environment.as_deref();
+        let found = self.catalogue.environment(named);
+        if found.is_none() {
+            let known: Vec<&str> = self.catalogue.environments().iter().map(|e| e.name.as_str()).collect();
+            let known = known.join(", ");
+            let message = match named {
+                Some(_) => format!("is not known; there are: {known}"),
+                None => format!("is needed, since none is the default; there are: {known}"),
+            };
+            errors.push(wrong("environment", message));
+        }
+        found
+    }
+
+    /// Whether some place may take it, as far as the worker's last report tells.
+    fn place(&self, environment: &api::Environment, limits: &Limits) -> Result<(), Rejection> {
+        if environment.state == api::EnvironmentState::Failed {
+            let reason = environment.error.as_deref().unwrap_or("the build gave no reason");
+            return Err(Rejection::Environment(format!(
+                "environment `{}` could not be built: {reason}",
+                environment.name
+            )));
+        }
+        let demand = Demand { limits: *limits, class: ExecutorClass::Cpu };
+        let facts = environment_facts(environment);
+        plan(&demand, &facts, &self.catalogue.capacity, self.config.policy)
+            .map(drop)
+            .map_err(Rejection::Refused)
+    }
+
+    /// A whole batch: all, or everything that is wrong with any.
+    pub(crate) fn admit_all(&self, submissions: Vec<Submission>) -> Result<Vec<Admitted>, ApiError> {
+        let bounds = &self.config.limits.submission;
+        let mut admitted = Vec::with_capacity(submissions.len());
+        let mut wrong_fields = Vec::new();
+        let mut refusals = Vec::new();
+        for (i, submission) in submissions.into_iter().enumerate() {
+            match self.admit(submission) {
+                Ok(one) => admitted.push(one),
+                Err(Rejection::Fields(errors)) => wrong_fields.extend(errors.into_iter().map(|error| {
+                    FieldError { path: format!("evaluations[{i}].{}", error.path), message: error.message }
+                })),
+                Err(other) => refusals.push((format!("evaluations[{i}]"), other)),
+            }
+        }
+        if !wrong_fields.is_empty() {
+            return Err(invalid_fields(wrong_fields, bounds.errors_max));
+        }
+        if refusals.is_empty() { Ok(admitted) } else { Err(refused(refusals, bounds.errors_max)) }
+    }
+
+    pub(crate) fn admit_one(&self, submission: Submission) -> Result<Admitted, ApiError> {
+        let most = self.config.limits.submission.errors_max;
+        self.admit(submission).map_err(|rejection| match rejection {
+            Rejection::Fields(errors) => invalid_fields(errors, most),
+            other => refused(vec![(String::new(), other)], most),
+        })
+    }
+}
+
+fn wrong(path: impl Into<String>, message: impl Into<String>) -> FieldError {
+    FieldError { path: path.into(), message: message.into() }
+}
+
+fn resolve_limits(
+    submission: &Submission,
+    environment: &api::Environment,
+    errors: &mut Vec<FieldError>,
+) -> Option<Limits> {
+    let defaults = limits_from_wire(&environment.default_limits).unwrap_or(Limits::DEFAULT);
+    let maxima = limits_from_wire(&environment.maximum_limits).unwrap_or(Limits::MAXIMUM);
+    match limits_request_to_core(&submission.limits).resolve(&defaults, &maxima) {
+        Ok(limits) => Some(limits),
+        Err(found) => {
+            errors.extend(
+                found
+                    .iter()
+                    .map(|error| wrong(format!("limits.{}", error.limit().as_str()), error.to_string())),
+            );
+            None
+        }
+    }
+}
+
+fn check_labels(labels: &BTreeMap<String, String>, bounds: &SubmissionLimits, errors: &mut Vec<FieldError>) {
+    if labels.len() > bounds.labels_max {
+        errors
+            .push(wrong("labels", format!("are {}; at most {} are taken", labels.len(), bounds.labels_max)));
+    }
+    for (name, value) in labels {
+        let shown: String = name.chars().take(bounds.label_bytes_max).collect();
+        let path = format!("labels.{shown}");
+        if name.is_empty() || name.len() > bounds.label_bytes_max {
+            let most = bounds.label_bytes_max;
+            errors.push(wrong(path, format!("has a name that is empty or longer than {most} bytes")));
+        } else if name.chars().any(|c| c.is_control() || c == '=') {
+            errors.push(wrong(path, "has a name with `=` or a control character"));
+        } else if value.len() > bounds.label_bytes_max {
+            let most = bounds.label_bytes_max;
+            errors.push(wrong(path, format!("has a value longer than {most} bytes")));
+        } else if value.chars().any(char::is_control) {
+            errors.push(wrong(path, "has a value with a control character"));
+        }
+    }
+}
+
+/// The grace asked for, or that of the risk level within the operator's bound.
+fn grace_ms(submission: &Submission, bounds: &SubmissionLimits, errors: &mut Vec<FieldError>) -> u64 {
+    match submission.grace_ms {
+        Some(asked) => {
+            errors.extend(check_grace(asked, bounds));
+            asked
+        }
+        None => {
+            let grace = risk_to_core(submission.risk_level).grace().as_millis();
+            u64::try_from(grace).unwrap_or(u64::MAX).min(bounds.grace_ms_max)
+        }
+    }
+}
+
+/// What is wrong with a grace that was asked for.
+pub(crate) fn check_grace(asked: u64, bounds: &SubmissionLimits) -> Option<FieldError> {
+    let most = bounds.grace_ms_max;
+    (asked > most).then(|| wrong("grace_ms", format!("is {asked}, above the operator's maximum of {most}")))
+}
+
+/// The answer to wrong fields: the first is the detail, all are listed up to `most`.
+pub(crate) fn invalid_fields(mut errors: Vec<FieldError>, most: usize) -> ApiError {
+    let detail = match errors.as_slice() {
+        [] => "the submission is wrong".to_owned(),
+        [one] => format!("{}: {}", one.path, one.message),
+        [first, rest @ ..] => format!("{}: {}; and {} more", first.path, first.message, rest.len()),
+    };
+    errors.truncate(most);
+    ApiError::new(ErrorCode::InvalidFields, detail).with_errors(errors)
+}
+
+/// The answer where places refuse: for good, if any of them can never be taken.
+fn refused(refusals: Vec<(String, Rejection)>, most: usize) -> ApiError {
+    let mut for_good = false;
+    let mut errors = Vec::new();
+    for (path, rejection) in refusals {
+        let message = match rejection {
+            Rejection::Refused(refusal) => {
+                for_good |= !refusal.code.may_pass();
+                refusal.reason
+            }
+            Rejection::Environment(reason) => reason,
+            Rejection::Fields(_) => continue,
+        };
+        errors.push(FieldError { path, message });
+    }
+    let detail = errors.first().map(|first| first.message.clone()).unwrap_or_default();
+    errors.retain(|error| !error.path.is_empty());
+    errors.truncate(most);
+    if for_good {
+        ApiError::new(ErrorCode::Refused, detail).with_errors(errors)
+    } else {
+        ApiError::new(ErrorCode::RefusedForNow, detail).with_errors(errors).retry_after(RETRY_REFUSED)
+    }
+}
+
+/// Isolation is proven, and an environment built, by somebody who acts on `doctor`: not at once.
+const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

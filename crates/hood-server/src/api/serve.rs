@@ -1,0 +1,117 @@
+//! Connections: how many, how large a head, how long it may take, and how they end.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::routes::router;
+use super::state::ApiState;
+use crate::telemetry::metrics::UPKEEP_EVERY;
+
+/// The wait after an accept that failed for want of descriptors or memory: another try at once
+/// would fail as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts that fail one after another before the listener is given up for broken: half a minute.
+const ACCEPT_FAILURES_MAX: u32 = 300;
+
+/// The least that the HTTP library takes for a request's head.
+const HEAD_BYTES_MIN: usize = 8192;
+
+/// Serves the API until `shutdown`; then long answers end, open requests get the drain time, and
+/// this returns. An error means that no connection can be accepted any more.
+pub async fn serve(
+    listener: TcpListener,
+    state: ApiState,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let limits = state.config().limits.connection.clone();
+    let connections = Arc::new(Semaphore::new(limits.connections_max));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
+        .max_headers(limits.headers_max);
+    let server = Server { router: router(state.clone()), http, open: GracefulShutdown::new() };
+    let upkeep = tokio::spawn(upkeep(state.clone()));
+    let served = loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break Ok(()),
+            accepted = accept(&listener, &connections) => match accepted {
+                Ok((stream, permit)) => server.connect(stream, permit),
+                Err(error) => break Err(error),
+            },
+        }
+    };
+    drop(listener);
+    upkeep.abort();
+    state.shutdown().cancel();
+    if tokio::time::timeout(limits.drain, server.open.shutdown()).await.is_err() {
+        tracing::warn!(drain_ms = limits.drain.as_millis(), "connections were cut off at shutdown");
+    }
+    Ok(served?)
+}
+
+/// The next connection, once one more may be open.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+    // The semaphore is never closed.
+    let permit = connections.clone().acquire_owned().await.ok();
+    let mut failures = 0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _peer)) => return Ok((stream, permit)),
+            Err(error) if failures < ACCEPT_FAILURES_MAX => {
+                failures += 1;
+                tracing::warn!(error = %error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Server {
+    router: Router,
+    http: http1::Builder,
+    open: GracefulShutdown,
+}
+
+impl Server {
+    fn connect(&self, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) {
+        // Events and output are small and wanted at once.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "a connection keeps its delay");
+        }
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let connection = self.open.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Folds what the histograms have gathered, so that it does not grow where nobody scrapes.
+async fn upkeep(state: ApiState) -> Infallible {
+    let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        state.metrics().upkeep();
+    }
+}

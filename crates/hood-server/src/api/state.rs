@@ -1,0 +1,114 @@
+//! What the handlers share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hood_core::Timestamp;
+use hood_store::Store;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::catalogue::Catalogues;
+use super::config::ApiConfig;
+use super::guard::Keyring;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::health::Health;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::MetricsError;
+
+/// What the API is made of.
+#[derive(Debug)]
+pub struct ApiParts {
+    pub store: Store,
+    pub clock: Arc<dyn Clock>,
+    pub config: ApiConfig,
+    pub health: Health,
+    pub metrics: Metrics,
+}
+
+/// Cheap to clone; one for each request.
+#[derive(Clone, Debug)]
+pub struct ApiState(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: ApiParts,
+    /// Ends long answers when the server is about to end.
+    shutdown: CancellationToken,
+    keyring: Keyring,
+    catalogues: Catalogues,
+    /// Room for bodies, in [`BODY_UNIT`]s.
+    bodies: Arc<Semaphore>,
+    began: Instant,
+}
+
+/// The unit in which room for bodies is handed out: permits are counted in 32 bits.
+pub(super) const BODY_UNIT: usize = 1024;
+
+impl ApiState {
+    /// The API as the operator configured it, for a server that listens on `address`.
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        config: &Config,
+        address: SocketAddr,
+        health: Health,
+    ) -> Result<Self, MetricsError> {
+        let config = ApiConfig::of(config, address);
+        Ok(Self::from_parts(ApiParts { store, clock, config, health, metrics: Metrics::install()? }))
+    }
+
+    pub fn from_parts(parts: ApiParts) -> Self {
+        let units = (parts.config.limits.body.all_bytes_max / BODY_UNIT).min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Inner {
+            parts,
+            shutdown: CancellationToken::new(),
+            keyring: Keyring::default(),
+            catalogues: Catalogues::default(),
+            bodies: Arc::new(Semaphore::new(units)),
+            began: Instant::now(),
+        }))
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.0.parts.clock.now()
+    }
+
+    pub fn config(&self) -> &ApiConfig {
+        &self.0.parts.config
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.0.parts.health
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
+    }
+
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
+    pub(super) fn catalogues(&self) -> &Catalogues {
+        &self.0.catalogues
+    }
+
+    pub(super) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.0.bodies
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.0.began
+    }
+}

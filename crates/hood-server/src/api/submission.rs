@@ -1,0 +1,167 @@
+//! What single submissions and batches have in common: their headers, their ids and their way into
+//! the store.
+
+use axum::http::HeaderMap;
+use hood_core::{BatchId, EvaluationId, Timestamp};
+use hood_store::{Accepted, Idempotency, NewEvaluation, NewSubmission};
+use hood_wire::api::IDEMPOTENCY_KEY;
+use serde::Serialize;
+
+use super::admission::Admitted;
+use super::error::ApiError;
+use super::guard::Caller;
+use super::state::ApiState;
+use crate::telemetry::metrics::{SubmissionOutcome, record_submissions};
+
+const TRACEPARENT: &str = "traceparent";
+
+/// What the headers of a submission say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SubmissionHeaders {
+    idempotency_key: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl SubmissionHeaders {
+    pub(crate) fn of(headers: &HeaderMap, key_bytes_max: usize) -> Result<Self, ApiError> {
+        let idempotency_key = match headers.get(IDEMPOTENCY_KEY) {
+            None => None,
+            Some(value) => {
+                let key = value.to_str().unwrap_or_default();
+                let sound =
+                    (1..=key_bytes_max).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+                if !sound || headers.get_all(IDEMPOTENCY_KEY).iter().count() > 1 {
+                    let message =
+                        format!("is 1 to {key_bytes_max} visible ASCII characters without spaces, once");
+                    return Err(ApiError::parameter("Idempotency-Key", message));
+                }
+                Some(key.to_owned())
+            }
+        };
+        // A trace context that is wrong starts no trace: it is not the submission's fault.
+        let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
+        Ok(Self { idempotency_key, traceparent })
+    }
+
+    /// The key with what it stands for: `kind` and the body's meaning, whatever its spacing was.
+    pub(crate) fn idempotency(
+        &self,
+        kind: &str,
+        body: &impl Serialize,
+    ) -> Result<Option<Idempotency>, ApiError> {
+        let Some(key) = &self.idempotency_key else { return Ok(None) };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(kind.as_bytes()).update(b"\0");
+        serde_json::to_writer(&mut hasher, body).map_err(ApiError::internal)?;
+        Ok(Some(Idempotency { key: key.clone(), fingerprint: *hasher.finalize().as_bytes() }))
+    }
+}
+
+/// W3C trace context, version 00: `00-TRACE-SPAN-FLAGS` in lowercase hexadecimal, ids not zero.
+fn is_traceparent(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let lengths = [2, 32, 16, 2].map(|length| {
+        parts.next().filter(|part| {
+            part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    });
+    let zero = |part: &str| part.bytes().all(|b| b == b'0');
+    parts.next().is_none()
+        && matches!(lengths, [Some("00"), Some(trace), Some(span), Some(_)] if !zero(trace) && !zero(span))
+}
+
+pub(crate) fn id(now: Timestamp) -> EvaluationId {
+    EvaluationId::new(now, rand::random())
+}
+
+/// Ids for `count` evaluations of one moment, in the order of the request: lists and the queue go
+/// by id.
+pub(crate) fn ids(count: usize, now: Timestamp) -> Vec<EvaluationId> {
+    let mut ids: Vec<EvaluationId> = (0..count).map(|_| id(now)).collect();
+    ids.sort_unstable();
+    ids
+}
+
+pub(crate) fn new_evaluation(
+    id: EvaluationId,
+    mut admitted: Admitted,
+    headers: &SubmissionHeaders,
+) -> Result<NewEvaluation, ApiError> {
+    admitted.document.traceparent.clone_from(&headers.traceparent);
+    Ok(NewEvaluation {
+        id,
+        environment: admitted.document.environment.clone(),
+        priority: admitted.document.priority,
+        labels: admitted.labels,
+        request: serde_json::to_string(&admitted.document).map_err(ApiError::internal)?,
+    })
+}
+
+/// Stores it. When this returns, it is durable.
+pub(crate) async fn store(
+    state: &ApiState,
+    caller: &Caller,
+    batch: Option<BatchId>,
+    evaluations: Vec<NewEvaluation>,
+    idempotency: Option<Idempotency>,
+) -> Result<Accepted, ApiError> {
+    let count = evaluations.len();
+    let submission = NewSubmission { batch, evaluations, idempotency };
+    let stored = state.store().submit(&caller.tenant, state.now(), submission).await;
+    let outcome = match &stored {
+        Ok(Accepted::New) => SubmissionOutcome::Accepted,
+        Ok(Accepted::Existing { .. }) => SubmissionOutcome::Replayed,
+        Err(_) => SubmissionOutcome::Refused,
+    };
+    record_submissions(outcome, count);
+    stored.map_err(ApiError::from)
+}
+
+/// Runs work that a large body makes long off the threads that serve everybody.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    large: bool,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if large { tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)? } else { work() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_context_is_taken_only_if_it_is_one() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for wrong in [
+            "",
+            "00",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert!(!is_traceparent(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ids_of_a_batch_ascend() {
+        let ids = ids(1000, Timestamp::from_micros(1_700_000_000_000_000));
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn an_idempotency_key_is_bounded_and_visible() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, value.parse().expect("a header can hold it"));
+            SubmissionHeaders::of(&headers, 8).map(|headers| headers.idempotency_key)
+        };
+        assert_eq!(with("12345678").expect("at the bound"), Some("12345678".to_owned()));
+        for wrong in ["", "123456789", "a b"] {
+            with(wrong).expect_err(wrong);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A record of the store as the API shows it.
+
+use std::collections::BTreeMap;
+
+use hood_core::{Event, EventKind, State, Timestamp};
+use hood_store::{AttemptRecord, BatchRecord, Record, RecordSummary};
+use hood_wire::api;
+use serde::Deserialize;
+
+use super::{ResultDocument, StreamDocument, rfc3339, state_to_wire, verdict_to_wire};
+
+/// A document in the store that this binary cannot read: written by a newer one, or damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored {what} of {id} cannot be read")]
+pub struct ViewError {
+    what: &'static str,
+    id: String,
+    #[source]
+    source: serde_json::Error,
+}
+
+/// The little of an accepted document that the resource shows: code and files, which may be
+/// megabytes, are skipped and not copied.
+#[derive(Debug, Deserialize)]
+struct AcceptedSummary {
+    submission: RiskOnly,
+    limits: api::Limits,
+    grace_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct RiskOnly {
+    #[serde(default)]
+    risk_level: api::RiskLevel,
+}
+
+/// The beginning of a stream as the store has it, made safe to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamHead {
+    pub text: String,
+    /// Stored bytes beyond those that `text` was made of.
+    pub shortened: bool,
+    pub stored: u64,
+    /// The storage was full: what came after was not kept.
+    pub cut: bool,
+}
+
+/// The whole resource. `stdout` and `stderr` are read from the store apart from the record.
+pub fn evaluation_view(
+    record: &Record,
+    stdout: StreamHead,
+    stderr: StreamHead,
+) -> Result<api::Evaluation, ViewError> {
+    let unreadable = |what, id: String| move |source: serde_json::Error| ViewError { what, id, source };
+    let id = record.id.to_string();
+    let accepted: AcceptedSummary =
+        serde_json::from_str(&record.request).map_err(unreadable("submission", id.clone()))?;
+    let result: Option<ResultDocument> = record
+        .result
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(unreadable("result", id.clone()))?;
+    let attempts = record.attempts.iter().map(attempt_view).collect::<Result<_, _>>();
+    let stream =
+        |head: StreamHead, of: fn(&ResultDocument) -> StreamDocument| preview(head, result.as_ref().map(of));
+    Ok(api::Evaluation {
+        state: state_to_wire(record.state),
+        verdict: record.verdict.map(verdict_to_wire),
+        exit_code: result.as_ref().and_then(|result| result.exit_code),
+        signal: result.as_ref().and_then(|result| result.signal),
+        stdout: stream(stdout, |result| result.stdout),
+        stderr: stream(stderr, |result| result.stderr),
+        environment: api::EnvironmentRef {
+            name: record.environment.clone(),
+            digest: record.environment_digest.clone(),
+        },
+        limits: result.as_ref().and_then(|result| result.limits).unwrap_or(accepted.limits),
+        risk_level: accepted.submission.risk_level,
+        grace_ms: accepted.grace_ms,
+        priority: record.priority,
+        usage: result.as_ref().map(|result| result.usage.clone()).unwrap_or_default(),
+        evidence: result.map(|result| result.evidence),
+        timings: timings(record),
+        attempts: attempts.map_err(unreadable("attempts", id.clone()))?,
+        labels: record.labels.clone(),
+        batch: record.batch.map(|batch| batch.to_string()),
+        cancel_requested: record.cancel_requested.is_some(),
+        created_at: rfc3339(record.created_at),
+        leased_at: record.leased_at.map(rfc3339),
+        started_at: record.started_at.map(rfc3339),
+        finished_at: record.finished_at.map(rfc3339),
+        id,
+    })
+}
+
+fn preview(head: StreamHead, end: Option<StreamDocument>) -> api::Preview {
+    // Until the end is known, what was written is what was stored, and more may come.
+    let end = end.unwrap_or(StreamDocument { bytes: head.stored, complete: false });
+    api::Preview {
+        preview: head.text,
+        preview_truncated: head.shortened,
+        bytes: end.bytes,
+        kept_bytes: head.stored,
+        truncated: head.cut || end.bytes > head.stored,
+        complete: end.complete,
+    }
+}
+
+fn attempt_view(attempt: &AttemptRecord) -> Result<api::AttemptSummary, serde_json::Error> {
+    Ok(api::AttemptSummary {
+        number: attempt.number,
+        leased_at: rfc3339(attempt.leased_at),
+        started_at: attempt.started_at.map(rfc3339),
+        ended_at: attempt.ended_at.map(rfc3339),
+        lost: attempt.lost.as_deref().map(serde_json::from_str).transpose()?,
+        decision: attempt.decision.as_deref().map(serde_json::from_str).transpose()?,
+    })
+}
+
+fn timings(record: &Record) -> api::Timings {
+    let between = |from: Option<Timestamp>, to: Option<Timestamp>| Some(to?.since(from?).as_secs_f64() * 1e3);
+    let created = Some(record.created_at);
+    api::Timings {
+        queued_ms: between(created, record.leased_at),
+        provisioning_ms: between(record.leased_at, record.started_at),
+        running_ms: between(record.started_at, record.finished_at),
+        total_ms: between(created, record.finished_at),
+    }
+}
+
+pub fn summary_view(record: &RecordSummary) -> Result<api::EvaluationSummary, ViewError> {
+    let result: Option<ResultDocument> = record
+        .result
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|source| ViewError { what: "result", id: record.id.to_string(), source })?;
+    Ok(api::EvaluationSummary {
+        id: record.id.to_string(),
+        state: state_to_wire(record.state),
+        verdict: record.verdict.map(verdict_to_wire),
+        exit_code: result.as_ref().and_then(|result| result.exit_code),
+        signal: result.as_ref().and_then(|result| result.signal),
+        environment: record.environment.clone(),
+        priority: record.priority,
+        attempts: record.history.attempts,
+        labels: record.labels.clone(),
+        batch: record.batch.map(|batch| batch.to_string()),
+        created_at: rfc3339(record.created_at),
+        started_at: record.started_at.map(rfc3339),
+        finished_at: record.finished_at.map(rfc3339),
+    })
+}
+
+pub fn event_view(event: &Event) -> api::Event {
+    let (kind, attempt, not_before, verdict) = match event.kind {
+        EventKind::Submitted => (api::EventType::Submitted, None, None, None),
+        EventKind::AttemptStarted { attempt } => (api::EventType::AttemptStarted, Some(attempt), None, None),
+        EventKind::Started { attempt } => (api::EventType::Started, Some(attempt), None, None),
+        EventKind::RetryScheduled { attempt, not_before } => {
+            (api::EventType::RetryScheduled, Some(attempt), Some(rfc3339(not_before)), None)
+        }
+        EventKind::Finished { verdict } => {
+            (api::EventType::Finished, None, None, Some(verdict_to_wire(verdict)))
+        }
+    };
+    api::Event {
+        number: event.number,
+        kind,
+        at: rfc3339(event.at),
+        state: state_to_wire(event.kind.state()),
+        attempt,
+        not_before,
+        verdict,
+    }
+}
+
+pub fn batch_view(batch: &BatchRecord) -> api::Batch {
+    let mut counts: BTreeMap<String, u64> =
+        State::ALL.iter().map(|state| (state.as_str().to_owned(), 0)).collect();
+    for (state, count) in &batch.counts {
+        *counts.entry(state.as_str().to_owned()).or_default() += count;
+    }
+    let live = batch.counts.iter().any(|(state, count)| !state.is_terminal() && *count > 0);
+    api::Batch {
+        id: batch.id.to_string(),
+        created_at: rfc3339(batch.created_at),
+        total: counts.values().sum(),
+        counts,
+        done: !live,
+    }
+}
