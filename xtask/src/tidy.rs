@@ -48,7 +48,7 @@ pub fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
         }
     }
     findings.extend(source::check_boxes(&tree));
-    findings.extend(markdown::check_links(&tree));
+    findings.extend(markdown::check(&tree));
     findings.extend(migrations::check(root, &tree)?);
     let metadata = crates::Metadata::read(root)?;
     findings.extend(crates::check(root, &tree, &metadata)?);

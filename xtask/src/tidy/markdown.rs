@@ -1,8 +1,8 @@
-//! Links between the pages of the repository lead somewhere.
+//! What the pages of the repository point to is there: links, and paths in code spans.
 
 use super::{Finding, Tree};
 
-pub(super) fn check_links(tree: &Tree) -> Vec<Finding> {
+pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in tree.files.iter().filter(|file| file.has_extension("md")) {
         for (line, target) in links(&file.text) {
@@ -10,8 +10,30 @@ pub(super) fn check_links(tree: &Tree) -> Vec<Finding> {
                 findings.push(Finding::new(&file.path, line, format!("link `{target}`: {problem}")));
             }
         }
+        for (line, path) in named_paths(&file.text) {
+            if !exists(tree, path) {
+                findings.push(Finding::new(&file.path, line, format!("`{path}`: no such file")));
+            }
+        }
     }
     findings
+}
+
+/// Code spans that are paths from the root of the repository.
+fn named_paths(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    const TOPS: [&str; 7] = ["crates/", "docs/", "bench/", "scripts/", "xtask/", "openapi/", "examples/"];
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    text.lines().enumerate().flat_map(move |(index, line)| {
+        let spans = line.split('`').skip(1).step_by(2);
+        let paths =
+            spans.filter(move |span| TOPS.iter().any(|top| span.starts_with(top)) && span.chars().all(plain));
+        paths.map(move |path| (index + 1, path))
+    })
+}
+
+fn exists(tree: &Tree, path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    tree.paths.iter().any(|known| known == path || known.starts_with(&format!("{path}/")))
 }
 
 /// Every `](target)` outside code, with its line.
@@ -42,8 +64,7 @@ fn problem(tree: &Tree, from: &str, target: &str) -> Option<&'static str> {
     }
     let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
     let path = if path.is_empty() { from.to_owned() } else { resolve(from, path) };
-    let is_directory = tree.paths.iter().any(|known| known.starts_with(&format!("{path}/")));
-    if !is_directory && !tree.paths.contains(&path) {
+    if !exists(tree, &path) {
         return Some("no such file");
     }
     let page = tree.file(&path)?;
@@ -93,13 +114,13 @@ mod tests {
         let files =
             vec![file("docs/a.md", page), file("docs/b.md", "# The `b` page\n"), file("README.md", "# R\n")];
         let paths = files.iter().map(|file| file.path.clone()).collect();
-        check_links(&Tree { files, paths }).into_iter().map(|finding| finding.message).collect()
+        check(&Tree { files, paths }).into_iter().map(|finding| finding.message).collect()
     }
 
     #[test]
     fn links_that_lead_somewhere_are_fine() {
         let page = "# A\n[b](b.md), [up](../README.md), [here](#a), [there](b.md#the-b-page), [dir](../docs/),\n\
-                    [out](https://example.org/x) and `[code](nowhere.md)`\n```\n[code](nowhere.md)\n```\n";
+                    [out](https://example.org/x) and `[code](nowhere.md)`, `docs/b.md`, `docs/`, `src/x`\n```\n[code](nowhere.md)\n```\n";
         assert_eq!(found(page), [""; 0]);
     }
 
@@ -108,5 +129,6 @@ mod tests {
         for target in ["c.md", "../b.md", "b.md#c", "#b", "../nowhere/"] {
             assert_eq!(found(&format!("# A\n[x]({target})\n")).len(), 1, "{target}");
         }
+        assert_eq!(found("see `docs/c.md`\n").len(), 1);
     }
 }
