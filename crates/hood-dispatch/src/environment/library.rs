@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -300,10 +300,10 @@ impl Library {
         Ok(record)
     }
 
-    /// Moves a finished image to its place, on disk before anybody can see it.
+    /// Moves a finished image to its place. Nothing is forced to disk: what a power cut tears is
+    /// found by the check before the first use.
     fn publish(&self, work: &Path, record: &Record) -> Result<(), EnvironmentError> {
         let to = self.image_dir(record);
-        sync_file_system(work).map_err(EnvironmentError::io("write out", work))?;
         if fs::symlink_metadata(&to).is_ok() {
             // The same content, or what once was: places may still run from it, so it stays until
             // nobody has the library open.
@@ -319,13 +319,8 @@ impl Library {
         let text = serde_json::to_vec_pretty(record)
             .map_err(|error| EnvironmentError::io(step, &path)(io::Error::other(error)))?;
         let fresh = self.dir.join("building").join(format!("{name}.json"));
-        let write = || {
-            let mut file = File::create(&fresh)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(EnvironmentError::io(step, &path))
+        let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path));
+        written.map_err(EnvironmentError::io(step, &path))
     }
 
     /// Who files will belong to; tried on the directory that holds them, because inside a user
@@ -366,11 +361,6 @@ fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{:x}-{:x}-{}", elapsed.as_nanos(), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A power cut after the rename must not leave an image whose files are empty.
-fn sync_file_system(dir: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(dir)?)?)
 }
 
 /// Called with the library to ourselves: nobody builds, and no place of ours is alive.

@@ -1,0 +1,125 @@
+//! Black box: what a declaration may say, and what is said of one that says something else.
+
+use hood_core::limits::Limits;
+use hood_core::plan::ExecutorClass;
+use hood_dispatch::environment::{
+    Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, NAME_BYTES_MAX, builtin,
+};
+
+const GOOD: &str = r#"name = "small"
+description = "A small one"
+base = "host-python"
+interpreter = "python3"
+allowed_classes = ["cpu", "high-memory"]
+packages = []
+[default_limits]
+wall_ms = 5_000
+[maximum_limits]
+memory_bytes = 0x10000000
+"#;
+
+#[test]
+fn minimal_is_declared() {
+    let declarations = builtin().expect("ours are right");
+    let minimal = &declarations[0];
+    assert_eq!((minimal.name.as_str(), minimal.base.as_str()), ("minimal", "host-python"));
+    assert_eq!(minimal.allowed_classes, [ExecutorClass::Cpu]);
+    assert_eq!(minimal.maximum_limits, Limits::MAXIMUM);
+}
+
+#[test]
+fn what_is_declared_is_taken_and_what_is_not_is_ours() {
+    let declaration = Declaration::parse(GOOD, "environments/small.toml").expect("is right");
+    assert_eq!(declaration.base, Base::HostPython);
+    assert_eq!(declaration.allowed_classes, [ExecutorClass::Cpu, ExecutorClass::HighMemory]);
+    assert_eq!(declaration.default_limits.wall_ms, 5_000);
+    assert_eq!(declaration.default_limits.processes, Limits::DEFAULT.processes);
+    assert_eq!(declaration.maximum_limits.memory_bytes, 256 << 20);
+    assert_eq!(declaration.maximum_limits.processes, Limits::MAXIMUM.processes);
+    // Not written down, so it follows the lowered maximum.
+    assert_eq!(declaration.default_limits.memory_bytes, 256 << 20);
+}
+
+/// A declaration in which one line was replaced, and the line, key and words of the complaint.
+#[test]
+fn each_mistake_is_named_with_its_line_and_key() {
+    let cases = [
+        (r#"name = "small""#, r#"name = "Small""#, 1, "name", "a-z"),
+        (r#"name = "small""#, r#"name = "-small""#, 1, "name", "without -"),
+        (r#"name = "small""#, r#"name = "../x""#, 1, "name", "a-z"),
+        (r#"name = "small""#, r#"name = "other""#, 1, "name", "other.toml"),
+        (r#"name = "small""#, "name = 7", 1, "name", "a string, not an integer"),
+        (r#"name = "small""#, "", 1, "name", "is missing"),
+        (r#""A small one""#, r#""""#, 2, "description", "one line"),
+        (r#""A small one""#, r#""two\nlines""#, 2, "description", "one line"),
+        ("host-python", "alpine", 3, "base", "`alpine` is no base"),
+        (r#""python3""#, r#""bin/python3""#, 4, "interpreter", "absolute path"),
+        (r#""python3""#, r#""""#, 4, "interpreter", "absolute path"),
+        (r#"["cpu", "high-memory"]"#, r#"["cpu", "tpu"]"#, 5, "allowed_classes", "known are cpu"),
+        (r#"["cpu", "high-memory"]"#, r#"["cpu", "cpu"]"#, 5, "allowed_classes", "twice"),
+        (r#"["cpu", "high-memory"]"#, "[]", 5, "allowed_classes", "no evaluation could run"),
+        (r#"["cpu", "high-memory"]"#, r#""cpu""#, 5, "allowed_classes", "an array of strings, not a string"),
+        ("packages = []", r#"packages = [{ name = "numpy" }]"#, 6, "packages", "takes no packages"),
+        ("packages = []", r#"packages = "numpy""#, 6, "packages", "an array, not a string"),
+        ("packages = []", "network = true", 6, "network", "unknown key"),
+        ("wall_ms = 5_000", "wall = 5_000", 8, "default_limits.wall", "unknown key"),
+        ("wall_ms = 5_000", "wall_ms = -1", 8, "default_limits.wall_ms", "an integer from 0 on"),
+        ("wall_ms = 5_000", r#"wall_ms = "5s""#, 8, "default_limits.wall_ms", "an integer from 0 on"),
+        ("wall_ms = 5_000", "wall_ms = 1", 8, "default_limits.wall_ms", "below the least"),
+        (
+            "wall_ms = 5_000",
+            "memory_bytes = 268435457",
+            8,
+            "default_limits.memory_bytes",
+            "above the maximum",
+        ),
+        ("wall_ms = 5_000", "disk_bytes = 268435457", 8, "default_limits.disk_bytes", "above memory_bytes"),
+        (
+            "memory_bytes = 0x10000000",
+            "memory_bytes = 1",
+            10,
+            "maximum_limits.memory_bytes",
+            "below the least",
+        ),
+        ("base = ", "base ", 3, "", "="),
+        ("packages = []", r#"base = "host-python""#, 6, "", "duplicate"),
+    ];
+    for (good, bad, line, key, words) in cases {
+        let text = GOOD.replacen(good, bad, 1);
+        let error = Declaration::parse(&text, "environments/small.toml").expect_err(bad);
+        let known = error
+            .problems
+            .iter()
+            .any(|problem| problem.line == line && problem.key == key && problem.problem.contains(words));
+        assert!(known, "{bad}: {error}");
+        assert!(error.to_string().starts_with("environments/small.toml:"), "{error}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_named_at_once() {
+    let text = GOOD.replace("host-python", "alpine").replace("5_000", "1").replace("cpu", "tpu");
+    let error = Declaration::parse(&text, "small.toml").expect_err("three mistakes");
+    let keys: Vec<&str> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["base", "allowed_classes", "default_limits.wall_ms"]);
+    assert_eq!(error.to_string().lines().count(), 3);
+}
+
+#[test]
+fn lengths_are_taken_at_their_edge_and_refused_past_it() {
+    let named = |name: &str| {
+        Declaration::parse(&GOOD.replacen("small", name, 1), &format!("environments/{name}.toml"))
+    };
+    assert!(named(&"n".repeat(NAME_BYTES_MAX)).is_ok());
+    assert!(named(&"n".repeat(NAME_BYTES_MAX + 1)).is_err());
+    let described =
+        |bytes: usize| Declaration::parse(&GOOD.replace("A small one", &"d".repeat(bytes)), "small.toml");
+    assert!(described(DESCRIPTION_BYTES_MAX).is_ok());
+    assert!(described(DESCRIPTION_BYTES_MAX + 1).is_err());
+    let padded = |bytes: usize| {
+        let comment = "#".repeat(bytes - GOOD.len());
+        Declaration::parse(&format!("{GOOD}{comment}"), "small.toml")
+    };
+    assert!(padded(DECLARATION_BYTES_MAX).is_ok());
+    assert!(padded(DECLARATION_BYTES_MAX + 1).is_err());
+}
