@@ -3,9 +3,16 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The controllers that a place wants.
 const CGROUP_CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+
+/// The leaf that we step down into.
+const SUPERVISOR: &str = "fumehood-supervisor";
+
+/// Launchers of one process look for their parent one after the other: the first may move the process.
+static LOOKING: Mutex<()> = Mutex::new(());
 
 /// Where one controller's groups are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +39,7 @@ pub(crate) struct Layout {
 impl Layout {
     /// Finds the hierarchies and makes our directory in each.
     pub(crate) fn make(instance: &str, parent: Option<&Path>) -> io::Result<Self> {
+        let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
         let mounts = mounts(&fs::read_to_string("/proc/self/mountinfo")?);
         let own = own_groups(&fs::read_to_string("/proc/self/cgroup")?);
         let v2 = make_v2(instance, parent, &mounts, &own);
@@ -220,6 +228,11 @@ fn find_parent(root: &Path, ours: &Path) -> Result<PathBuf, String> {
         // A hybrid host: v2 holds no limits, but births, kills and proofs of death.
         return Ok(ours.to_path_buf());
     }
+    // An earlier launcher of this process may have stepped down already.
+    let ours = match ours.parent() {
+        Some(above) if ours.ends_with(SUPERVISOR) => above,
+        _ => ours,
+    };
     if !hands_on(ours) && offers(ours) {
         take_over(ours);
     }
@@ -248,7 +261,7 @@ fn take_over(ours: &Path) {
     if words(&ours.join("cgroup.procs")) != [me.clone()] {
         return;
     }
-    let seat = ours.join("fumehood-supervisor");
+    let seat = ours.join(SUPERVISOR);
     if create(&seat).is_err() || fs::write(seat.join("cgroup.procs"), me).is_err() {
         return;
     }

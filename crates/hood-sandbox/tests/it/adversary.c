@@ -30,6 +30,7 @@
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -121,6 +122,11 @@ static int reach_host(void) {
     refused("/sys", open("/sys", O_RDONLY));
     refused("release_agent", open("/sys/fs/cgroup/release_agent", O_WRONLY));
     char buffer[64];
+    struct statvfs system;
+    statvfs("/proc/sys", &system);
+    verdict(system.f_flag & ST_RDONLY, "/proc/sys is read-only", system.f_flag);
+    struct stat covered;
+    verdict(stat("/proc/kcore", &covered) < 0 || S_ISCHR(covered.st_mode), "/proc/kcore is covered", 0);
     int fd = open("/proc/kcore", O_RDONLY);
     verdict(fd < 0 || read(fd, buffer, sizeof buffer) <= 0, "read /proc/kcore", fd);
     fd = open("/proc/keys", O_RDONLY);
@@ -252,7 +258,7 @@ static int system_calls(void) {
     refused_with("TIOCSTI", ioctl(0, TIOCSTI, "x"), EPERM);
     refused_with("prctl seccomp", prctl(PR_SET_SECCOMP, 2, 0, 0, 0), EPERM);
     refused_with("personality", syscall(SYS_personality, 0x0040000), EPERM);
-    struct rlimit core = {0, 1};
+    struct rlimit core = {0, 0};
     refused_with("setrlimit core", syscall(SYS_setrlimit, RLIMIT_CORE, &core), EPERM);
     refused_with("prlimit core", syscall(SYS_prlimit64, 0, RLIMIT_CORE, &core, 0), EPERM);
     works("getrlimit core", syscall(SYS_prlimit64, 0, RLIMIT_CORE, 0, &core));
@@ -439,8 +445,8 @@ static int exhaust(void) {
     mqd_t queue = mq_open("/q", O_CREAT | O_RDWR, 0600, 0);
     refused("message queue", queue);
     refused("key", syscall(SYS_add_key, "user", "x", "y", 1, -1));
-    void *locked = mmap(0, 16 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    refused("lock 16 MiB", mlock(locked, 16 << 20));
+    void *locked = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    refused("lock 1 MiB", mlock(locked, 1 << 20));
     for (int fd; (fd = epoll_create1(0)) >= 0; epolls++) {}
     while (dup(0) >= 0) fds++;
     printf("inotify=%d watches=%d signals=%d timers=%d epolls=%d fds=%d\n", inotify, watches, signals, timers, epolls, fds);

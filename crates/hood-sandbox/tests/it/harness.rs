@@ -135,6 +135,9 @@ pub(crate) fn image() -> TempDir {
 fn adversary() -> &'static [u8] {
     static ADVERSARY: OnceLock<Vec<u8>> = OnceLock::new();
     ADVERSARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("HOOD_TEST_ADVERSARY") {
+            return std::fs::read(path).unwrap();
+        }
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/adversary.c");
         let dir = tempfile::tempdir().unwrap();
         let built = dir.path().join("adversary");

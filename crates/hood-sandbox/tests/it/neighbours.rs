@@ -40,6 +40,8 @@ fn an_exhauster_starves_nobody() {
     session.assign(&greedy);
     let text = session.await_output("exhausted");
     assert!(!text.contains("BROKEN"), "{text}");
+    let too_many = "held: message queue (-1, No file descriptors available)";
+    assert!(text.contains(too_many), "refused for another reason than its limit: {text}");
     let number = |key: &str| -> u64 {
         let rest = text.split(key).nth(1).unwrap();
         rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
