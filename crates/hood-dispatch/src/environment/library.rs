@@ -12,9 +12,9 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::fs::FlockOperation;
 
@@ -76,6 +76,8 @@ pub struct Library {
     declarations: Vec<Declaration>,
     options: Options,
     known: Mutex<HashMap<String, Known>>,
+    /// Held by the one thread of this process that builds or checks.
+    turn: Mutex<()>,
     /// Shared as long as this lives: who gets it alone may clear up.
     _in_use: File,
 }
@@ -100,14 +102,9 @@ impl Library {
         declarations: Vec<Declaration>,
         options: Options,
     ) -> Result<Self, EnvironmentError> {
-        for part in ["", "images", "names", "building", "retired"] {
+        for part in ["images", "names", "building", "retired"] {
             let path = dir.join(part);
-            // Readable by all, whatever the umask: places enter images without rights of ours.
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(&path)
-                .map_err(EnvironmentError::io("make", &path))?;
+            fs::create_dir_all(&path).map_err(EnvironmentError::io("make", &path))?;
         }
         let in_use = lock_file(&dir.join("in-use.lock"))?;
         let path = dir.join("in-use.lock");
@@ -117,7 +114,7 @@ impl Library {
         rustix::fs::flock(&in_use, FlockOperation::LockShared)
             .map_err(|error| EnvironmentError::io("lock", path)(error.into()))?;
         let known = Mutex::new(HashMap::new());
-        Ok(Self { dir: dir.to_owned(), declarations, options, known, _in_use: in_use })
+        Ok(Self { dir: dir.to_owned(), declarations, options, known, turn: Mutex::new(()), _in_use: in_use })
     }
 
     pub fn declarations(&self) -> impl Iterator<Item = &Declaration> {
@@ -153,6 +150,17 @@ impl Library {
     /// content is not what it was is put aside and built anew, too.
     pub fn ensure(&self, name: &str, progress: &dyn Fn(Progress)) -> Result<Image, EnvironmentError> {
         let declaration = self.declaration(name)?;
+        if let Some(image) = self.checked(declaration) {
+            return Ok(image);
+        }
+        let _turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                progress(Progress::at(Stage::Waiting, 0, 0));
+                self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        };
         if let Some(image) = self.checked(declaration) {
             return Ok(image);
         }
@@ -274,7 +282,7 @@ impl Library {
         let contents = Contents::plan(&found, &python, self.options.bounds)?;
         let witnesses = take_witnesses(&contents)?;
         let work = self.dir.join("building").join(&declaration.name);
-        make_dir(&work)?;
+        fs::create_dir(&work).map_err(EnvironmentError::io("make", &work))?;
         let owner = self.owner(&work)?;
         let files = contents.files();
         let meter = Meter::start(Progress::at(Stage::Copying, files, contents.bytes), tell);
@@ -305,8 +313,12 @@ impl Library {
     fn publish(&self, work: &Path, record: &Record) -> Result<(), EnvironmentError> {
         let to = self.image_dir(record);
         if fs::symlink_metadata(&to).is_ok() {
-            // The same content, or what once was: places may still run from it, so it stays until
-            // nobody has the library open.
+            if self.check(record, &|_| ()).is_ok() {
+                // Another name has it, or the host's files were touched and not changed.
+                return remove(work);
+            }
+            // Places may still run from what is no longer the image, so it stays until nobody has
+            // the library open.
             let retired = self.dir.join("retired").join(format!("{}-{}", record.digest, unique()));
             fs::rename(&to, &retired).map_err(EnvironmentError::io("put aside", &to))?;
         }
@@ -343,10 +355,6 @@ impl Library {
 fn take_witnesses(contents: &Contents) -> Result<Vec<Witness>, EnvironmentError> {
     let witnesses = contents.witnesses.iter();
     witnesses.map(|path| Witness::take(path).map_err(EnvironmentError::io("look at", path))).collect()
-}
-
-fn make_dir(path: &Path) -> Result<(), EnvironmentError> {
-    fs::DirBuilder::new().mode(0o755).create(path).map_err(EnvironmentError::io("make", path))
 }
 
 fn lock_file(path: &Path) -> Result<File, EnvironmentError> {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hood_dispatch::environment::{EnvironmentError, Image, Progress, Stage, Status};
 
-use super::support::{ensure, entries, has_python, is_root, library_of, open, run, temp};
+use super::support::{ensure, entries, has_python, is_root, library_of, open, run, skip, temp};
 
 const CHILD_DIR: &str = "HOOD_TEST_ENVIRONMENT_DIR";
 const CHILD_STOPS: &str = "HOOD_TEST_ENVIRONMENT_STOPS";
@@ -37,19 +38,23 @@ fn child_that_builds() {
     let _ = writeln!(std::io::stderr(), "{}", image.digest);
 }
 
-fn child(dir: &Path, stops: bool) -> Child {
-    let mut command = Command::new(std::env::current_exe().expect("known"));
-    command.args(["--exact", "environment::building::child_that_builds", "--ignored", "--nocapture"]);
-    if stops {
-        command.env(CHILD_STOPS, "1");
-    }
+fn child_command(program: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(program);
     command
+        .args(["--exact", "environment::building::child_that_builds", "--ignored", "--nocapture"])
         .env(CHILD_DIR, dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts")
+        .stderr(Stdio::piped());
+    command
+}
+
+fn child(dir: &Path, stops: bool) -> Child {
+    let mut command = child_command(&std::env::current_exe().expect("known"), dir);
+    if stops {
+        command.env(CHILD_STOPS, "1");
+    }
+    command.spawn().expect("starts")
 }
 
 /// Waits for the child's line.
@@ -148,6 +153,8 @@ fn of_several_threads_one_builds() {
         let one = || {
             start.wait();
             let note = |progress: Progress| {
+                // Who waited finds it at hand and need not even check it.
+                assert_ne!(progress.stage, Stage::Checking);
                 if progress.stage == Stage::Looking {
                     builds.fetch_add(1, Ordering::Relaxed);
                 }
@@ -175,6 +182,34 @@ fn of_several_processes_one_builds_and_the_others_check() {
     let digests: Vec<&String> = lines.iter().filter(|line| line.starts_with("blake3:")).collect();
     assert!(digests.len() == 3 && digests.iter().all(|digest| *digest == digests[0]));
     assert_eq!((entries(&dir.path().join("building")), entries(&dir.path().join("images"))), (0, 1));
+}
+
+#[test]
+fn an_ordinary_user_builds_the_same_image_and_owns_it() {
+    const USER: u32 = 65534;
+    let python = Path::new("/usr/bin/python3");
+    if !is_root() || !python.exists() {
+        // Without root, every other test is this one.
+        if is_root() {
+            skip("no /usr/bin/python3, which an ordinary user could run (apt install python3)");
+        }
+        return;
+    }
+    let dir = temp();
+    std::os::unix::fs::chown(dir.path(), Some(USER), Some(USER)).expect("gives");
+    // Where the test's own program lies, an ordinary user may not look.
+    let program = dir.path().join("test");
+    fs::copy(std::env::current_exe().expect("known"), &program).expect("copies");
+    let library = dir.path().join("library");
+    let mut command = child_command(&program, &library);
+    let child = command.env("PATH", "/usr/bin:/bin").uid(USER).gid(USER).current_dir("/").spawn();
+    let lines = said(child.expect("starts"));
+    let other = temp();
+    let (image, _) = ensure(&open(other.path(), Some(python)));
+    assert!(lines.contains(&image.digest), "{lines:?}");
+    let digest = image.digest.strip_prefix("blake3:").expect("has it");
+    let theirs = fs::metadata(library.join("images").join(digest).join("root/usr/bin/sh")).expect("is there");
+    assert_eq!((theirs.uid(), theirs.gid()), (USER, USER));
 }
 
 #[test]

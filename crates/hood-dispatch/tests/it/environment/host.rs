@@ -1,7 +1,7 @@
 //! Grey box: hosts without a Python, with the wrong one, and with one that changes.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use hood_dispatch::environment::{Bounds, EnvironmentError, Options, Stage, Status};
@@ -137,6 +137,26 @@ fn an_image_stays_what_it_is_when_the_host_changes_and_the_next_use_builds_anoth
     assert_eq!(ensure(&library).1, [Stage::Checking]);
     let Some(output) = python(&after, "import json.tool; print(json.tool.upgraded)") else { return };
     assert_eq!(output.stdout, b"True\n");
+}
+
+#[test]
+fn files_that_were_touched_and_not_changed_give_the_image_that_is_there() {
+    if !has_python() {
+        return;
+    }
+    let (host, dir) = (Host::copy(), temp());
+    let library = open(dir.path(), Some(&host.python()));
+    let (before, _) = ensure(&library);
+    let inode = fs::metadata(&before.root).expect("is there").ino();
+    host.upgrade("json/tool.py", &fs::read_to_string(host.library("json/tool.py")).expect("reads"));
+    // Its bytecode is older than it now and stays behind, so it is touched once more.
+    let (without, _) = ensure(&library);
+    host.upgrade("json/tool.py", &fs::read_to_string(host.library("json/tool.py")).expect("reads"));
+    let (touched, stages) = ensure(&library);
+    assert_eq!(stages, [Stage::Looking, Stage::Copying]);
+    assert_eq!(touched, without);
+    assert_eq!(fs::metadata(&before.root).expect("is there").ino(), inode);
+    assert_eq!(fs::read_dir(dir.path().join("retired")).expect("reads").count(), 0);
 }
 
 #[test]
