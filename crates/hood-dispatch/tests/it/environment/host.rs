@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use hood_dispatch::environment::{Bounds, EnvironmentError, Options, Stage, Status};
+use hood_dispatch::environment::{Bounds, EnvironmentError, Options, Progress, Stage, Status};
 
 use super::support::{Host, ensure, has_python, library_of, open, open_with, python, shared, temp, tree};
 
@@ -157,6 +157,25 @@ fn files_that_were_touched_and_not_changed_give_the_image_that_is_there() {
     assert_eq!(touched, without);
     assert_eq!(fs::metadata(&before.root).expect("is there").ino(), inode);
     assert_eq!(fs::read_dir(dir.path().join("retired")).expect("reads").count(), 0);
+}
+
+#[test]
+fn a_host_that_changes_while_it_is_copied_gives_no_image() {
+    if !has_python() {
+        return;
+    }
+    let (host, dir) = (Host::copy(), temp());
+    let library = open(dir.path(), Some(&host.python()));
+    let upgrade = |progress: Progress| {
+        if progress.stage == Stage::Copying && progress.files_done == 1 {
+            host.upgrade("json/tool.py", "upgraded = True\n");
+        }
+    };
+    let error = library.ensure("minimal", &upgrade).expect_err("half of each");
+    assert!(matches!(&error, EnvironmentError::HostChanged { path } if path.ends_with("json")), "{error}");
+    assert_eq!(fs::read_dir(dir.path().join("images")).expect("reads").count(), 0);
+    ensure(&library);
+    assert_eq!(fs::read_dir(dir.path().join("building")).expect("reads").count(), 0);
 }
 
 #[test]
