@@ -14,6 +14,7 @@ mod error;
 mod evaluations;
 mod guard;
 mod openapi;
+mod path;
 mod query;
 mod routes;
 mod serve;

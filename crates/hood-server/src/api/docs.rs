@@ -6,7 +6,6 @@ use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
-use axum::extract::Path;
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -14,6 +13,7 @@ use utoipa_swagger_ui::Config;
 
 use super::error::{ApiError, ErrorCode};
 use super::openapi::openapi;
+use super::path::Segment;
 use super::state::ApiState;
 
 const DOCUMENT: &str = "/openapi/v1.json";
@@ -41,7 +41,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/docs", get(async || Redirect::to("/docs/")))
         .route("/docs/", get(async || page("")))
         .route("/docs/errors", get(async || Html(ERRORS.as_str())))
-        .route("/docs/{*file}", get(async |Path(file): Path<String>| page(&file)))
+        .route("/docs/{*file}", get(async |Segment(file): Segment| page(&file)))
 }
 
 fn page(file: &str) -> Response {

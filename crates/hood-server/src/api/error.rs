@@ -92,10 +92,10 @@ impl ApiError {
             kind: format!("/docs/errors#{}", self.code.as_str()),
             title: self.code.title().to_owned(),
             status: self.code.status().as_u16(),
-            detail: self.detail.clone(),
+            detail: shortened(&self.detail),
             code: self.code.as_str().to_owned(),
             request_id: request_id.to_owned(),
-            errors: self.errors.clone(),
+            errors: self.errors.iter().map(shortened_field).collect(),
         }
     }
 
@@ -111,6 +111,20 @@ impl ApiError {
         }
         text
     }
+}
+
+/// What a request brought may stand in an error, and be megabytes: it is repeated up to here.
+const ECHO_CHARS: usize = 512;
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(ECHO_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn shortened_field(error: &FieldError) -> FieldError {
+    FieldError { path: shortened(&error.path), message: shortened(&error.message) }
 }
 
 impl From<StoreError> for ApiError {

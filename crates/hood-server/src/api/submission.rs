@@ -71,8 +71,14 @@ fn is_traceparent(text: &str) -> bool {
         && matches!(lengths, [Some("00"), Some(trace), Some(span), Some(_)] if !zero(trace) && !zero(span))
 }
 
+/// An id for this moment. The time within the millisecond goes before the randomness (RFC 9562,
+/// 6.2, method 3), so that ids sort as they were made and the queue is first come, first served.
 pub(crate) fn id(now: Timestamp) -> EvaluationId {
-    EvaluationId::new(now, rand::random())
+    let mut random: [u8; 10] = rand::random();
+    let micros = now.as_micros().rem_euclid(1000);
+    let [high, low] = u16::try_from(micros * 4096 / 1000).unwrap_or(0).to_be_bytes();
+    random[..2].copy_from_slice(&[high, low]);
+    EvaluationId::new(now, random)
 }
 
 /// Ids for `count` evaluations of one moment, in the order of the request: lists and the queue go
@@ -144,6 +150,14 @@ mod tests {
         ] {
             assert!(!is_traceparent(wrong), "{wrong}");
         }
+    }
+
+    #[test]
+    fn ids_sort_by_the_microsecond_that_they_were_made_in() {
+        let made: Vec<EvaluationId> =
+            (0..3000).map(|micros| id(Timestamp::from_micros(1_700_000_000_000_000 + micros))).collect();
+        assert!(made.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_ne!(id(Timestamp::from_micros(0)), id(Timestamp::from_micros(0)));
     }
 
     #[test]

@@ -1,3 +1,5 @@
 //! The binary and its API from outside. Each module says whether it is black, grey or white box.
 
+mod api;
 mod config;
+mod support;

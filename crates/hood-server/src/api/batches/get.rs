@@ -1,11 +1,12 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use hood_core::BatchId;
 use hood_store::FindError;
 use hood_wire::api::Batch;
 
 use crate::api::error::{ApiError, ErrorCode, problems};
 use crate::api::guard::Caller;
+use crate::api::path::Segment;
 use crate::api::state::ApiState;
 use crate::document::batch_view;
 
@@ -20,7 +21,7 @@ problems!(BatchNotFound);
 pub(crate) async fn get(
     State(state): State<ApiState>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Batch>, ApiError> {
     let not_found = |detail: String| ApiError::new(ErrorCode::BatchNotFound, detail);
     let id: BatchId = id.parse().map_err(|error: hood_core::id::IdError| not_found(error.to_string()))?;

@@ -1,10 +1,11 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use hood_wire::api::Environment;
 
 use crate::api::catalogue;
 use crate::api::error::{ApiError, ErrorCode, problems};
 use crate::api::guard::Caller;
+use crate::api::path::Segment;
 use crate::api::state::ApiState;
 
 problems!(EnvironmentNotFound);
@@ -18,7 +19,7 @@ problems!(EnvironmentNotFound);
 pub(crate) async fn get(
     State(state): State<ApiState>,
     _caller: Caller,
-    Path(name): Path<String>,
+    Segment(name): Segment,
 ) -> Result<Json<Environment>, ApiError> {
     let catalogue = catalogue::find(&state).await?;
     let found = catalogue.as_ref().and_then(|catalogue| catalogue.environment(Some(&name)));

@@ -89,6 +89,4 @@ codes! {
         "Database and outputs have filled `storage_bytes`; what was accepted is still finished from a reserve. Delete finished evaluations.";
     Overloaded, "overloaded", SERVICE_UNAVAILABLE, "Overloaded",
         "Bodies being read fill the memory that is set aside for them. Wait for `Retry-After`.";
-    ShuttingDown, "shutting_down", SERVICE_UNAVAILABLE, "Shutting down",
-        "The server is about to end. What was accepted is kept and runs after the restart.";
 }

@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use hood_wire::api::{CancelRequest, Evaluation};
 
@@ -8,6 +8,7 @@ use crate::api::admission::{check_grace, invalid_fields};
 use crate::api::body;
 use crate::api::error::{ApiError, problems};
 use crate::api::guard::Caller;
+use crate::api::path::Segment;
 use crate::api::state::ApiState;
 use crate::document::ResultDocument;
 
@@ -38,7 +39,7 @@ const BODY_BYTES_MAX: usize = 4096;
 pub(crate) async fn cancel(
     State(state): State<ApiState>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     request: Request,
 ) -> Result<(StatusCode, Json<Evaluation>), ApiError> {
     let id = parse_id(&id)?;

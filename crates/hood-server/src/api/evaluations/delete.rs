@@ -1,10 +1,11 @@
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use hood_store::Delete;
 
 use super::parse_id;
 use crate::api::error::{ApiError, ErrorCode, problems};
 use crate::api::guard::Caller;
+use crate::api::path::Segment;
 use crate::api::state::ApiState;
 
 problems!(EvaluationNotFound, NotTerminal);
@@ -18,7 +19,7 @@ problems!(EvaluationNotFound, NotTerminal);
 pub(crate) async fn delete(
     State(state): State<ApiState>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<StatusCode, ApiError> {
     let id = parse_id(&id)?;
     match state.store().delete(&caller.tenant, id).await.map_err(ApiError::find)? {

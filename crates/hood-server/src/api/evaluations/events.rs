@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +13,7 @@ use hood_wire::api::EventList;
 use super::parse_id;
 use crate::api::error::{ApiError, problems};
 use crate::api::guard::{Caller, StreamPermit};
+use crate::api::path::Segment;
 use crate::api::query::{Query, encode_cursor};
 use crate::api::state::ApiState;
 use crate::api::watch::{Watch, Woken, is_last};
@@ -52,7 +53,7 @@ const RECONNECT: std::time::Duration = std::time::Duration::from_secs(1);
 pub(crate) async fn events(
     State(state): State<ApiState>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -1,11 +1,12 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Uri;
 use hood_wire::api::Evaluation;
 
 use super::{parse_id, resource};
 use crate::api::error::{ApiError, problems};
 use crate::api::guard::Caller;
+use crate::api::path::Segment;
 use crate::api::query::Query;
 use crate::api::state::ApiState;
 use crate::api::watch::Watch;
@@ -24,7 +25,7 @@ problems!(InvalidParameter, EvaluationNotFound, TooManyStreams);
 pub(crate) async fn get(
     State(state): State<ApiState>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     uri: Uri,
 ) -> Result<Json<Evaluation>, ApiError> {
     let mut query = Query::of(&uri)?;

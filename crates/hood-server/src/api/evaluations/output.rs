@@ -1,5 +1,5 @@
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use super::range::{self, Asked};
 use super::{follow, parse_id};
 use crate::api::error::{ApiError, ErrorCode, problems};
 use crate::api::guard::Caller;
+use crate::api::path::Segment;
 use crate::api::query::Query;
 use crate::api::state::ApiState;
 
@@ -44,7 +45,7 @@ pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("fumehood-attempt
 pub(crate) async fn stdout(
     State(state): State<ApiState>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -72,7 +73,7 @@ pub(crate) async fn stdout(
 pub(crate) async fn stderr(
     State(state): State<ApiState>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

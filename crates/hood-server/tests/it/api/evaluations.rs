@@ -1,0 +1,9 @@
+mod cancel;
+mod create;
+mod delete;
+mod events;
+mod follow;
+mod fuzz;
+mod get;
+mod list;
+mod output;

@@ -1,0 +1,6 @@
+//! What the tests of this crate share.
+
+pub(crate) mod answer;
+pub(crate) mod app;
+pub(crate) mod contract;
+pub(crate) mod fake_worker;
