@@ -27,6 +27,7 @@ pub(crate) async fn read(state: &ApiState, request: Request, max: usize) -> Resu
         return Err(too_large(max));
     }
     let json = is_json(request.headers());
+    let plain = is_plain(request.headers());
     // What does not say how long it is may become as long as it can.
     let room = length.map_or(max, |length| usize::try_from(length).unwrap_or(max));
     let share = share(state, room).await?;
@@ -40,10 +41,10 @@ pub(crate) async fn read(state: &ApiState, request: Request, max: usize) -> Resu
             return Err(ApiError::new(ErrorCode::BodyTimeout, format!("the body took longer than {ms} ms")));
         }
     };
-    if !json && !bytes.is_empty() {
+    if !(json && plain) && !bytes.is_empty() {
         return Err(ApiError::new(
             ErrorCode::UnsupportedMediaType,
-            "the body must come with `Content-Type: application/json`",
+            "the body must come with `Content-Type: application/json`, and not compressed",
         ));
     }
     if nests_deeper(&bytes, limits.json_depth_max) {
@@ -94,6 +95,14 @@ fn is_json(headers: &HeaderMap) -> bool {
             name.eq_ignore_ascii_case("charset") && value.eq_ignore_ascii_case("utf-8")
         })
     })
+}
+
+/// Not compressed: a few bytes must not become many.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 async fn share(state: &ApiState, room: usize) -> Result<OwnedSemaphorePermit, ApiError> {

@@ -64,7 +64,7 @@ codes! {
     BodyTooLarge, "body_too_large", PAYLOAD_TOO_LARGE, "Body too large",
         "The body is larger than this endpoint takes. The detail names the bound.";
     UnsupportedMediaType, "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type",
-        "Bodies are `Content-Type: application/json`.";
+        "Bodies are `Content-Type: application/json`, and not compressed.";
     RangeNotSatisfiable, "range_not_satisfiable", RANGE_NOT_SATISFIABLE, "Range not satisfiable",
         "The range lies beyond the end, or is more than one range. `Content-Range` has the length.";
     MisdirectedRequest, "misdirected_request", MISDIRECTED_REQUEST, "Not this server's name",

@@ -75,6 +75,9 @@ async fn wrong_bodies_are_told_apart() {
     send("application/json", &"[".repeat(33)).await.problem(400, "malformed_json");
     send("text/plain", "{}").await.problem(415, "unsupported_media_type");
     send("application/x-www-form-urlencoded", "code=1").await.problem(415, "unsupported_media_type");
+    let request =
+        app.request(Method::POST, path).header("content-encoding", "gzip").json(&json!({"code": ""}));
+    Answer::of(request).await.problem(415, "unsupported_media_type");
     let unknown = send("application/json", r#"{"code": "", "limits": {"wall_seconds": 1}}"#).await;
     assert_eq!(unknown.wrong_paths(422, "invalid_fields"), ["limits.wall_seconds"]);
     let several =
