@@ -75,7 +75,7 @@ pub const KEYS: &[Key] = &[
     count("api.wait_ms_max", 0, 3_600_000),
     count("api.connections_max", 1, 1_000_000),
     count("api.streams_max", 1, 1_000_000),
-    count("api.header_bytes_max", 1024, MIB),
+    count("api.header_bytes_max", 8192, MIB),
     count("api.header_ms_max", 100, 3_600_000),
     count("api.body_ms_max", 100, 3_600_000),
     // Six is what a submission's own shape needs; 128 is where the JSON reader itself stops.
