@@ -1,15 +1,16 @@
 //! PID 1 of a place: takes one assignment, sees one program through, answers for its end.
 
 mod ending;
+mod events;
 mod inbox;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use hood_sandbox::inside::{self, Cell, Ended, ForeignCalls, Orders, Report, read_report};
 use hood_wire::agent::{AgentFrame, Assignment, Exit, KillCause, OLDEST_VERSION, Usage, VERSION};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::Timespec;
 
 use crate::link::Link;
 use crate::output::{Input, Output};
@@ -19,8 +20,6 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// How long after the main process's end the pipes are read and the others awaited.
 const DRAIN: Duration = Duration::from_secs(1);
-/// How much may wait for the starter before no more is read from the link.
-const ORDERS_AHEAD: usize = 1 << 20;
 
 /// Where the one run stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,19 +75,6 @@ pub(crate) struct Agent {
 /// The part of a [`Cell`] that is only held.
 type Keep = Option<OwnedFd>;
 
-/// What [`Agent::wait`] saw.
-#[derive(Debug, Default)]
-struct Events {
-    link: bool,
-    link_room: bool,
-    children: bool,
-    starter: bool,
-    starter_room: bool,
-    foreign: bool,
-    input: bool,
-    outputs: [bool; 2],
-}
-
 impl Agent {
     pub(crate) fn new(cell: Cell) -> Self {
         let Cell { link, starter, program, stdin, stdout, stderr, children, id_lock } = cell;
@@ -135,6 +121,9 @@ impl Agent {
             if events.foreign {
                 self.foreign_call()?;
             }
+            if events.foreign_over {
+                self.foreign = None;
+            }
             if events.input {
                 self.input.write();
             }
@@ -158,61 +147,6 @@ impl Agent {
             Phase::Over { until } => self.link.all_acknowledged() || Instant::now() >= until,
             _ => false,
         }
-    }
-
-    fn wait(&self) -> io::Result<Events> {
-        let mut events = Events::default();
-        let mut marks: Vec<fn(&mut Events)> = Vec::with_capacity(8);
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(8);
-        let mut link = PollFlags::empty();
-        link.set(PollFlags::IN, self.orders.pending().len() < ORDERS_AHEAD);
-        link.set(PollFlags::OUT, self.link.has_unsent());
-        fds.push(PollFd::new(&self.link, link));
-        marks.push(|_| {});
-        fds.push(PollFd::new(&self.children, PollFlags::IN));
-        marks.push(|events| events.children = true);
-        if self.starter_open {
-            let mut wanted = PollFlags::IN;
-            wanted.set(PollFlags::OUT, !self.orders.pending().is_empty());
-            fds.push(PollFd::new(&self.starter, wanted));
-            marks.push(|_| {});
-        }
-        let starter_at = self.starter_open.then(|| fds.len() - 1);
-        if let Some(foreign) = &self.foreign {
-            fds.push(PollFd::from_borrowed_fd(foreign.as_fd(), PollFlags::IN));
-            marks.push(|events| events.foreign = true);
-        }
-        if let Some(stdin) = self.input.waiting() {
-            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::OUT));
-            marks.push(|events| events.input = true);
-        }
-        for (index, fd) in self.output.open() {
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            marks.push(if index == 0 {
-                |events| events.outputs[0] = true
-            } else {
-                |events| events.outputs[1] = true
-            });
-        }
-        let timeout = self.timeout(Instant::now());
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let ended = PollFlags::HUP | PollFlags::ERR;
-        for (fd, mark) in fds.iter().zip(&marks) {
-            if !fd.revents().is_empty() {
-                mark(&mut events);
-            }
-        }
-        let link = fds[0].revents();
-        events.link = link.intersects(PollFlags::IN | ended);
-        events.link_room = link.contains(PollFlags::OUT);
-        if let Some(starter) = starter_at.map(|at| fds[at].revents()) {
-            events.starter = starter.intersects(PollFlags::IN | ended);
-            events.starter_room = starter.contains(PollFlags::OUT);
-        }
-        Ok(events)
     }
 
     /// Until the next thing that time brings.

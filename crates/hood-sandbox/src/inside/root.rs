@@ -23,10 +23,10 @@ const WORKSHOP_INODES: u64 = 1 + 3 + 2 + 5 + DEVICES.len() as u64 + 4;
 
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// Files beneath /proc that tell of or reach the host.
-const MASKED_FILES: [&str; 8] =
-    ["kcore", "keys", "key-users", "timer_list", "kmsg", "kallsyms", "sysrq-trigger", "kpagecount"];
+const MASKED_FILES: [&str; 7] =
+    ["kcore", "keys", "key-users", "timer_list", "kmsg", "kallsyms", "kpagecount"];
 const MASKED_DIRS: [&str; 5] = ["acpi", "asound", "scsi", "driver", "sysvipc"];
-const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
+const READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "bus", "fs", "irq"];
 
 /// Builds the root and moves into it. Everything of the host's file systems is out of reach after.
 pub(super) fn build(blueprint: &Blueprint) -> Result<(), StepFailed> {
