@@ -103,13 +103,13 @@ impl fmt::Debug for Caller {
 impl Caller {
     /// Sends a call until it is answered with a document.
     pub(crate) async fn document<T: DeserializeOwned>(&self, call: &Call) -> Result<(StatusCode, T), Error> {
-        let once = async || {
-            let response = self.try_once(call, Some(TRY_TIME + call.wait)).await?;
-            let status = response.status();
-            let bytes = self.read(response, &call.what(), DOCUMENT_BYTES_MAX).await?;
-            Ok((status, bytes))
+        let mut backoff = Backoff::new(self.retry);
+        let (status, bytes) = loop {
+            match self.try_document(call).await {
+                Ok(answer) => break answer,
+                Err(error) => self.pause(&mut backoff, error).await?,
+            }
         };
-        let (status, bytes) = self.retried(once).await?;
         let document =
             serde_json::from_slice(&bytes).map_err(|source| Error::Document { what: call.what(), source })?;
         Ok((status, document))
@@ -117,17 +117,21 @@ impl Caller {
 
     /// Sends a call until it is answered; what the body holds is of no interest.
     pub(crate) async fn done(&self, call: &Call) -> Result<(), Error> {
-        self.retried(async || self.try_once(call, Some(TRY_TIME)).await.map(drop)).await
-    }
-
-    async fn retried<T>(&self, once: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
         let mut backoff = Backoff::new(self.retry);
         loop {
-            match once().await {
-                Ok(answer) => return Ok(answer),
+            match self.try_once(call, Some(TRY_TIME)).await {
+                Ok(_) => return Ok(()),
                 Err(error) => self.pause(&mut backoff, error).await?,
             }
         }
+    }
+
+    /// One try, the whole answer included: one that breaks off in the middle is none.
+    async fn try_document(&self, call: &Call) -> Result<(StatusCode, Vec<u8>), Error> {
+        let response = self.try_once(call, Some(TRY_TIME + call.wait)).await?;
+        let status = response.status();
+        let bytes = self.read(response, &call.what(), DOCUMENT_BYTES_MAX).await?;
+        Ok((status, bytes))
     }
 
     /// Waits before the next try, or gives the error back if there is none.

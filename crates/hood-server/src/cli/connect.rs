@@ -1,0 +1,235 @@
+//! Finding the server that a command talks to, or being it.
+
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use hood_client::{Client, Pause, Retry, Token};
+
+use super::failure::Failure;
+use super::global::Global;
+use super::terminal::{Style, Text, colours_wanted};
+use crate::config::{Loaded, Origin};
+use crate::roles::serve::{self, Options, Running};
+use crate::roles::{DataDirError, Endpoint};
+use crate::telemetry;
+
+/// How long another command that starts or ends over the same data directory is waited for.
+const SETTLE_TIME: Duration = Duration::from_secs(15);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a server of this one command looks whether others still need it.
+const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A retry that takes no longer than this is nobody's concern.
+const UNTOLD_PAUSE: Duration = Duration::from_secs(1);
+
+/// For what a command was begun: a server that restarts meanwhile is waited for.
+pub(super) const FOLLOWING: Retry = Retry { unreachable: Duration::from_secs(60), ..Retry::BRIEF };
+
+/// What a command needs of its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Any: one of its own, if there is no other.
+    Any,
+    /// One that stays when the command has gone.
+    Lasting,
+}
+
+/// A client, and the server behind it where that is this very process.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) client: Client,
+    embedded: Option<Running>,
+}
+
+impl Connection {
+    pub(super) async fn open(global: &Global, need: Need) -> Result<Self, Failure> {
+        let token = given_token(global)?;
+        if let Some(address) = &global.server {
+            return remote(global, address, token);
+        }
+        let mut loaded = global.load()?;
+        loaded.warnings.iter().for_each(|warning| warn(warning));
+        let deadline = tokio::time::Instant::now() + SETTLE_TIME;
+        loop {
+            if let Some(connection) = local(&mut loaded, need, token.clone()).await? {
+                return Ok(connection);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let dir = loaded.config.data_dir.display();
+                return Err(Failure::new(format!("another fumehood holds {dir} and does not answer"))
+                    .next("see which process has the file `lock` in it open (fuser), and end it"));
+            }
+            tokio::time::sleep(SETTLE_INTERVAL).await;
+        }
+    }
+
+    /// Ends a server of this command's own, once nobody else needs it.
+    pub(super) async fn close(self) -> Result<(), Failure> {
+        let Some(running) = self.embedded else { return Ok(()) };
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::select! {
+            () = idle(&self.client) => {}
+            _ = interrupted => {}
+        }
+        running.shutdown().await.map_err(|error| Failure::new("cannot end the server cleanly").because(error))
+    }
+}
+
+fn remote(global: &Global, address: &str, token: Option<Token>) -> Result<Connection, Failure> {
+    // The key of this machine's data directory is for this machine's server, and for no other.
+    let token = match token {
+        None if is_loopback(address) => kept_token(&global.load()?.config.data_dir),
+        given => given,
+    };
+    Ok(Connection { client: client(address, token)?, embedded: None })
+}
+
+/// One try: the server that holds the data directory, or one of our own. `None` where another
+/// process is between the two.
+async fn local(loaded: &mut Loaded, need: Need, token: Option<Token>) -> Result<Option<Connection>, Failure> {
+    let data_dir = loaded.config.data_dir.clone();
+    if need == Need::Lasting {
+        let Some(endpoint) = Endpoint::read(&data_dir) else {
+            return Err(Failure::new(format!("no server holds {}", data_dir.display()))
+                .next("start one with `fumehood serve`, or name one with --server"));
+        };
+        return through(endpoint.address, &data_dir, token).await;
+    }
+    let options = Options { embedded: true };
+    quieten(loaded);
+    match serve::start(&loaded.config, options).await {
+        Ok(running) => {
+            let address = format!("http://{}", running.address);
+            let client = client(&address, Some(Token::new(&running.token)))?;
+            Ok(Some(Connection { client, embedded: Some(running) }))
+        }
+        Err(error) => match error.downcast_ref() {
+            Some(DataDirError::Held { address: Some(address), .. }) => {
+                through(*address, &data_dir, token).await
+            }
+            Some(DataDirError::Held { address: None, .. }) => Ok(None),
+            Some(DataDirError::Io { .. }) => {
+                Err(Failure::new(format!("cannot use the data directory {}", data_dir.display()))
+                    .because(error)
+                    .next("name another with --data-dir, or a server with --server"))
+            }
+            None => Err(Failure::new("cannot start a server for this command")
+                .because(error)
+                .next("`fumehood doctor` says what this host lacks")),
+        },
+    }
+}
+
+/// The server that announced itself, if it still answers.
+async fn through(
+    address: std::net::SocketAddr,
+    data_dir: &Path,
+    token: Option<Token>,
+) -> Result<Option<Connection>, Failure> {
+    let client = client(&format!("http://{address}"), token.or_else(|| kept_token(data_dir)))?;
+    match client.with_retry(Retry::NONE).version().await {
+        Ok(_) => Ok(Some(Connection { client, embedded: None })),
+        Err(hood_client::Error::Unreachable { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn client(address: &str, token: Option<Token>) -> Result<Client, Failure> {
+    let builder = Client::builder(address).on_pause(tell_pause);
+    let builder = match token {
+        Some(token) => builder.token(token),
+        None => builder,
+    };
+    Ok(builder.build()?)
+}
+
+fn tell_pause(pause: &Pause) {
+    if pause.delay >= UNTOLD_PAUSE {
+        let seconds = pause.delay.as_secs_f64();
+        warn(&format!("{}; trying again in {seconds:.0} s", pause.why));
+    }
+}
+
+/// Says something that is no failure, on stderr.
+pub(super) fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "{} {}", Style::stderr().warn("fumehood:"), Text::new(text));
+}
+
+fn given_token(global: &Global) -> Result<Option<Token>, Failure> {
+    let Some(path) = &global.token_file else {
+        let token = std::env::var("FUMEHOOD_TOKEN").ok().filter(|token| !token.trim().is_empty());
+        return Ok(token.map(|token| Token::new(&token)));
+    };
+    std::fs::read_to_string(path).map(|text| Some(Token::new(&text))).map_err(|error| {
+        Failure::new(format!("cannot read the token file {}", path.display())).because(error)
+    })
+}
+
+fn kept_token(data_dir: &Path) -> Option<Token> {
+    std::fs::read_to_string(data_dir.join("token")).ok().map(|text| Token::new(&text))
+}
+
+fn is_loopback(address: &str) -> bool {
+    let Some(authority) = address.strip_prefix("http://").and_then(|rest| rest.split('/').next()) else {
+        return false;
+    };
+    let host = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A command's own server says on stderr only what went wrong, unless told otherwise.
+fn quieten(loaded: &mut Loaded) {
+    let filter = loaded.entries.iter().find(|entry| entry.key.name == "log.filter");
+    if filter.is_some_and(|entry| entry.origin == Origin::Default) {
+        "error".clone_into(&mut loaded.config.log.filter);
+    }
+    // A second try finds it set up already.
+    let _ = telemetry::init_logs(&loaded.config.log, colours_wanted());
+}
+
+/// Returns once nothing is queued and nothing runs: other commands may have found this server.
+async fn idle(client: &Client) {
+    let mut told = false;
+    loop {
+        let Ok(queue) = client.with_retry(Retry::NONE).queue().await else { return };
+        let left: u64 = queue.states.values().sum();
+        if left == 0 {
+            return;
+        }
+        if !told {
+            told = true;
+            warn(&format!("{left} other evaluations are under way here; waiting for them (Ctrl-C: do not)"));
+        }
+        tokio::time::sleep(IDLE_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn the_kept_key_goes_to_this_machine_alone() {
+        for address in ["http://127.0.0.1:7470", "http://[::1]:7470/", "http://localhost", "http://127.9.9.9"]
+        {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in [
+            "http://10.0.0.1:7470",
+            "http://127.0.0.1.example",
+            "http://localhost.example",
+            "http://127.0.0.1@evil.example",
+            "https://127.0.0.1",
+            "127.0.0.1",
+            "",
+        ] {
+            assert!(!is_loopback(address), "{address}");
+        }
+    }
+}

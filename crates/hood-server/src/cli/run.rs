@@ -1,0 +1,262 @@
+//! `fumehood run`: one evaluation, from here to its verdict.
+
+mod follow;
+mod pump;
+mod sink;
+mod submission;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use hood_wire::api::{Evaluation, OnOutputLimit, RiskLevel};
+
+use super::connect::{Connection, FOLLOWING, Need, warn};
+use super::exit::{Exit, ExitFrom};
+use super::failure::Failure;
+use super::global::{Global, pair};
+use super::output::{self, Format};
+use super::terminal::Style;
+use super::{units, words};
+use follow::Followed;
+pub(super) use follow::Interrupts;
+pub(super) use sink::Sink;
+use submission::FileArg;
+
+const EXAMPLES: &str = "\
+Examples:
+  fumehood run hello.py
+  fumehood run --timeout 2s --memory 64MiB --file data.csv --stdin - script.py -- arg1 arg2
+  echo 'print(6*7)' | fumehood run -
+  fumehood run --file ./prog --exec -- ./prog a b      any program, here one of your own
+  fumehood run --exec -- python3 -c 'print(1)'         any program of the environment
+  fumehood run -o json hello.py                        the whole result as one JSON document
+
+Exit status:
+  the program's own; 128+n if signal n ended it
+  124 timed out                  130 cancelled (Ctrl-C)
+  125 Fumehood failed            137 out of memory
+  126 refused                    153 output limit        159 policy violation
+  With --exit-code verdict every verdict has its own: the same, with 1 for every failure of the program.";
+
+/// Run a program in a sandbox, stream its output, and say how it ended.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Python file to run; `-` reads it from standard input.
+    #[arg(value_name = "SCRIPT", required_unless_present = "exec")]
+    script: Option<String>,
+
+    /// Arguments of the script; with --exec the command itself.
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+
+    /// Run the command after `--` in place of a Python script.
+    #[arg(long, requires = "args", conflicts_with = "script")]
+    exec: bool,
+
+    /// Put a file into the working directory, as LOCAL or LOCAL:REMOTE; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    file: Vec<FileArg>,
+
+    /// File for standard input; `-` passes on this command's own. Empty if left out.
+    #[arg(long, value_name = "FILE")]
+    stdin: Option<PathBuf>,
+
+    /// Set an environment variable; may be repeated.
+    #[arg(short = 'e', long = "env-var", value_name = "NAME=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+
+    /// Environment to run in; the server's default if left out.
+    #[arg(long = "env", value_name = "NAME")]
+    environment: Option<String>,
+
+    #[command(flatten)]
+    limits: Limits,
+
+    #[command(flatten)]
+    order: Order,
+
+    /// Print the result as one JSON document, and no output of the program.
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+
+    /// Say nothing but what the program says.
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Let a terminal obey the program's control characters.
+    #[arg(long)]
+    raw: bool,
+
+    /// What the exit status says.
+    #[arg(long = "exit-code", value_name = "OF", default_value = "program")]
+    exit_from: ExitFrom,
+
+    /// Print the id and leave; needs a server that stays.
+    #[arg(long)]
+    detach: bool,
+}
+
+/// How much it may use.
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Limits")]
+struct Limits {
+    /// Wall time, as in 2s or 500ms.
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    timeout: Option<Duration>,
+    /// CPU time of all processes together.
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    cpu: Option<Duration>,
+    /// Memory, as in 64MiB; what is written to files counts.
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    memory: Option<u64>,
+    /// Processes and threads at once.
+    #[arg(long, value_name = "N")]
+    processes: Option<u64>,
+    /// All files together.
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    disk: Option<u64>,
+    /// Files and directories.
+    #[arg(long, value_name = "N")]
+    inodes: Option<u64>,
+    /// The largest single file.
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    file_size: Option<u64>,
+    /// Output kept of each of stdout and stderr.
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    output_limit: Option<u64>,
+    /// Open files of each process.
+    #[arg(long, value_name = "N")]
+    open_files: Option<u64>,
+    /// What happens at the output limit.
+    #[arg(long, value_name = "WHAT", default_value = "truncate")]
+    on_output_limit: AtOutputLimit,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum AtOutputLimit {
+    /// The rest is dropped and counted.
+    #[default]
+    Truncate,
+    /// The program is ended.
+    Fail,
+}
+
+impl From<AtOutputLimit> for OnOutputLimit {
+    fn from(at: AtOutputLimit) -> Self {
+        match at {
+            AtOutputLimit::Truncate => Self::Truncate,
+            AtOutputLimit::Fail => Self::Fail,
+        }
+    }
+}
+
+/// How it stands among others.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Order and labels")]
+struct Order {
+    /// 0 to 9; higher goes first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
+    /// Label to find it by; may be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// How far the code is trusted; sets the time between SIGTERM and the kill.
+    #[arg(long = "risk-level", visible_alias = "risk", value_name = "LEVEL", default_value = "high")]
+    risk: Risk,
+    /// Time between SIGTERM and the kill, in place of the risk level's.
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    grace: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Risk {
+    /// 30 s.
+    Low,
+    /// 10 s.
+    Medium,
+    /// 5 s.
+    #[default]
+    High,
+    /// 2 s.
+    Critical,
+}
+
+impl From<Risk> for RiskLevel {
+    fn from(risk: Risk) -> Self {
+        match risk {
+            Risk::Low => Self::Low,
+            Risk::Medium => Self::Medium,
+            Risk::High => Self::High,
+            Risk::Critical => Self::Critical,
+        }
+    }
+}
+
+pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
+    let submission = args.submission()?;
+    let need = if args.detach { Need::Lasting } else { Need::Any };
+    let connection = Connection::open(global, need).await?;
+    let result = async {
+        let submitted = connection.client.submit(&submission, None).await?;
+        let evaluation = submitted.evaluation;
+        if args.detach {
+            return match args.output {
+                Format::Text => output::text(&evaluation.id),
+                Format::Json => output::json(&evaluation),
+            };
+        }
+        let client = connection.client.with_retry(FOLLOWING);
+        let followed = follow::follow(&client, &evaluation, args.look()).await?;
+        args.report(&followed)
+    }
+    .await;
+    let closed = connection.close().await;
+    let exit = result?;
+    closed?;
+    Ok(exit)
+}
+
+impl Args {
+    const fn look(&self) -> follow::Look {
+        follow::Look { stream: matches!(self.output, Format::Text), raw: self.raw, quiet: self.quiet }
+    }
+
+    fn report(&self, followed: &Followed) -> Result<Exit, Failure> {
+        let evaluation = &followed.evaluation;
+        if self.output == Format::Json {
+            output::json(evaluation)?;
+        } else if !self.quiet {
+            summarise(evaluation, followed.mid_line);
+            if followed.made_visible {
+                warn("control characters in the output were made visible; --raw shows them as they are");
+            }
+        }
+        Ok(if followed.reader_gone { Exit::BROKEN_PIPE } else { Exit::of(evaluation, self.exit_from) })
+    }
+}
+
+/// How it ended, on stderr: stdout is the program's.
+fn summarise(evaluation: &Evaluation, mid_line: bool) {
+    let style = Style::stderr();
+    let verdict = evaluation
+        .verdict
+        .map_or_else(|| words::state(evaluation.state).to_owned(), |verdict| words::paint(style, verdict));
+    let mut text = String::new();
+    if mid_line && io::stderr().is_terminal() {
+        text.push('\n');
+    }
+    text.push_str(&format!("{} {verdict}: {}", style.dim("fumehood:"), words::why(evaluation)));
+    let usage = words::usage(evaluation);
+    if !usage.is_empty() {
+        text.push_str(&format!(" {}", style.dim(&format!("({})", usage.join(", ")))));
+    }
+    text.push('\n');
+    for remark in words::remarks(evaluation) {
+        text.push_str(&format!("  {} {remark}\n", style.warn("note:")));
+    }
+    // Nobody reads stderr any more: the exit status still says it.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
