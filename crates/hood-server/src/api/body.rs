@@ -26,8 +26,10 @@ pub(crate) async fn read(state: &ApiState, request: Request, max: usize) -> Resu
     if length.is_some_and(|length| length > max as u64) {
         return Err(too_large(max));
     }
-    let json = is_json(request.headers());
-    let plain = is_plain(request.headers());
+    let json = is_json(request.headers()) && is_plain(request.headers());
+    if !json && length.is_some_and(|length| length > 0) {
+        return Err(no_json());
+    }
     // What does not say how long it is may become as long as it can.
     let room = length.map_or(max, |length| usize::try_from(length).unwrap_or(max));
     let share = share(state, room).await?;
@@ -41,11 +43,8 @@ pub(crate) async fn read(state: &ApiState, request: Request, max: usize) -> Resu
             return Err(ApiError::new(ErrorCode::BodyTimeout, format!("the body took longer than {ms} ms")));
         }
     };
-    if !(json && plain) && !bytes.is_empty() {
-        return Err(ApiError::new(
-            ErrorCode::UnsupportedMediaType,
-            "the body must come with `Content-Type: application/json`, and not compressed",
-        ));
+    if !json && !bytes.is_empty() {
+        return Err(no_json());
     }
     if nests_deeper(&bytes, limits.json_depth_max) {
         let most = limits.json_depth_max;
@@ -119,6 +118,13 @@ async fn share(state: &ApiState, room: usize) -> Result<OwnedSemaphorePermit, Ap
         )
         .retry_soon()),
     }
+}
+
+fn no_json() -> ApiError {
+    ApiError::new(
+        ErrorCode::UnsupportedMediaType,
+        "the body must come with `Content-Type: application/json`, and not compressed",
+    )
 }
 
 fn too_large(max: usize) -> ApiError {

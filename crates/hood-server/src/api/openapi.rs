@@ -17,7 +17,7 @@ const KEY: &str = "key";
         title = "Fumehood",
         version = "1.0.0",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
-        description = "Runs untrusted evaluations behind strong isolation and gives back results that can be trusted.\n\nErrors are RFC 9457 problems with a stable `code`; fields that are unknown, and parameters, are errors. Times are RFC 3339, UTC; sizes are bytes; durations are milliseconds."
+        description = "Runs untrusted evaluations behind strong isolation and gives back results that can be trusted.\n\nErrors are RFC 9457 problems with a stable `code`; unknown fields and parameters are errors too. Times are RFC 3339, UTC; sizes are bytes; durations are milliseconds."
     ),
     components(schemas(Problem, FieldError)),
     tags(

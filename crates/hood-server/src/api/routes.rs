@@ -2,16 +2,14 @@
 //! cannot drift apart.
 
 use axum::Router;
-use axum::response::Response;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse;
 
 use super::error::{ApiError, ErrorCode};
 use super::guard::{authenticate, check_host, check_origin, observe};
@@ -56,7 +54,7 @@ pub fn router(state: ApiState) -> Router {
     let (keyed, _) = keyed().split_for_parts();
     let (open, _) = open().split_for_parts();
     let guards = ServiceBuilder::new()
-        .layer(from_fn_with_state(state.clone(), observe))
+        .layer(from_fn(observe))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state.clone(), check_host))
         .layer(from_fn_with_state(state.clone(), check_origin));

@@ -100,7 +100,8 @@ fn preview(head: StreamHead, end: Option<StreamDocument>) -> api::Preview {
     api::Preview {
         preview: head.text,
         preview_truncated: head.shortened,
-        bytes: end.bytes,
+        // A lost attempt's output is there, though the end that was found later counts none of it.
+        bytes: end.bytes.max(head.stored),
         kept_bytes: head.stored,
         truncated: head.cut || end.bytes > head.stored,
         complete: end.complete,

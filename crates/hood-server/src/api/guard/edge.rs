@@ -4,21 +4,20 @@
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use hood_wire::api::REQUEST_ID;
 use tracing::Instrument;
 
 use super::request_id::RequestId;
-use crate::api::ApiState;
 use crate::api::error::{ApiError, PROBLEM_JSON};
 use crate::telemetry::metrics;
 
 /// For answers that say nothing else: nothing here is a page, so nothing may be loaded or framed.
 const NO_CONTENT_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-pub(crate) async fn observe(State(_state): State<ApiState>, request: Request, next: Next) -> Response<Body> {
+pub(crate) async fn observe(request: Request, next: Next) -> Response<Body> {
     let began = Instant::now();
     let id = RequestId::of(request.headers(), rand::random());
     let method = known_method(request.method());
