@@ -320,8 +320,12 @@ impl Agent {
     }
 
     fn main_ended(&mut self, ended: Ended) -> io::Result<()> {
-        // The program may have started and ended between two looks.
+        // The program may have started and ended between two looks. What the starter has said is all
+        // that it will say, even if another copy of its socket is about to be closed elsewhere.
         self.hear_starter()?;
+        if read_report(&self.heard, true) == Report::Running {
+            self.started()?;
+        }
         let now = Instant::now();
         let wall = match self.phase {
             Phase::Running { since } => Some(now.saturating_duration_since(since)),

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 
 use rustix::thread::CapabilitySet;
 
@@ -46,10 +47,12 @@ fn start_inner_init() -> Result<(), StepFailed> {
     match sys::fork_single_threaded().step("fork the inner init")? {
         Fork::Child => {
             drop(read);
-            if mount_proc().is_ok() && privilege::keep(CapabilitySet::empty()).is_ok() {
-                // Said by one byte; a failure by none.
-                let _ = File::from(write).write_all(&[0]);
-                let _ = sys::close_all_but(0);
+            let ready = mount_proc().is_ok()
+                && privilege::keep(CapabilitySet::empty()).is_ok()
+                // The starter's socket among others: its end is how a start is seen.
+                && sys::close_all_but(write.as_raw_fd()).is_ok();
+            // Said by one byte; a failure by none.
+            if ready && File::from(write).write_all(&[0]).is_ok() {
                 sys::reap_for_ever()
             }
             sys::exit_now(70)
