@@ -188,12 +188,13 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let held = shared.leases.hold(claimed.lease.clone(), claimed.cancel);
         self.attempts.spawn(async move {
-            let _permit = match permit {
-                // A suspect attempt runs with nothing beside it. It gives its own place back first,
-                // or two of them would wait for each other.
-                _ if is_suspect(&claimed) => shared.permits.acquire_many(shared.config.places).await.ok(),
-                Some(_) => None,
-                None => shared.permits.acquire().await.ok(),
+            let permits = Arc::clone(&shared.permits);
+            // A suspect attempt runs with nothing beside it. It gives its own place back first, or
+            // two of them would wait for each other.
+            let _permit = match permit.filter(|_| !is_suspect(&claimed)) {
+                Some(permit) => Some(permit),
+                None if is_suspect(&claimed) => permits.acquire_many_owned(shared.config.places).await.ok(),
+                None => permits.acquire_owned().await.ok(),
             };
             attempt::run(&shared, claimed, held, entry).await;
         });

@@ -104,7 +104,7 @@ async fn obtain(inner: Arc<Inner>, order: Order) -> Result<Obtained, DispatchErr
         (library.ensure(&wanted, &|_| ()), !known)
     })
     .await?;
-    let image = image.map_err(|error| DispatchError::Environment { name, reason: error.to_string() })?;
+    let image = image.map_err(|error| DispatchError::Environment { name, reason: error.reason() })?;
     if built {
         let inner = Arc::clone(&inner);
         blocking(move || inner.refresh(false)).await?;

@@ -181,7 +181,7 @@ async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local
     let library = Library::open(&config.environments.images_dir, declarations)?;
     let local = LocalConfig {
         state_dir: config.data_dir.join("sandbox"),
-        ids: config.sandbox.id_range.map(|range| IdRange { first: range.first, count: range.count }),
+        ids: config.sandbox.id_range.map(|range| IdRange { first: range.first, pairs: range.count / 2 }),
         cgroup_parent: config.sandbox.cgroup_parent.clone(),
         places: config.worker.places,
         stock: if options.embedded { 0 } else { config.worker.stock },

@@ -342,6 +342,7 @@ impl Attempt<'_> {
     /// nothing, since the place keeps what was not acknowledged.
     async fn commit(&self, commit: Commit) -> Result<(), Stop> {
         let mut pause = COMMIT_PAUSE_FIRST;
+        let mut told = self.held.told.clone();
         loop {
             let error = match self.shared.store.commit(&self.held.lease, commit.clone()).await {
                 Ok(()) => return Ok(()),
@@ -353,7 +354,7 @@ impl Attempt<'_> {
             tracing::error!(evaluation.id = %id, attempt, error = %error, "cannot write; trying again");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = lease_lost(&mut self.held.told.clone()) => return Err(Stop::LeaseLost),
+                () = lease_lost(&mut told) => return Err(Stop::LeaseLost),
             }
             pause = (pause * 2).min(COMMIT_PAUSE_CAP);
         }
