@@ -14,7 +14,7 @@ use std::time::Duration;
 use hood_core::plan::PolicyMode;
 use hood_core::retry::RetryPolicy;
 use hood_dispatch::Dispatch;
-use hood_store::{Claimed, Lapsed, Store, StoreError};
+use hood_store::{Claimed, Lapsed, Store, StoreError, Tenure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -137,7 +137,6 @@ impl Worker {
     /// One look at the queue. True where more may be waiting.
     async fn round(&self) -> Result<bool, StoreError> {
         let shared = &self.shared;
-        let now = shared.clock.now();
         self.reclaim(Lapsed::Expired).await?;
         self.give_up_on_the_oldest().await?;
         let free = shared.permits.available_permits();
@@ -149,8 +148,7 @@ impl Worker {
         let Ok(mut permits) = Arc::clone(&shared.permits).try_acquire_many_owned(wanted) else {
             return Ok(true);
         };
-        let config = &shared.config;
-        let claimed = shared.store.claim(&config.name, now, config.lease_ttl, wanted).await?;
+        let claimed = shared.store.claim(&self.tenure(), wanted).await?;
         let more = claimed.len() == free;
         for claimed in claimed {
             self.begin(claimed, attempt::Entry::Fresh, permits.split(1));
@@ -158,10 +156,14 @@ impl Worker {
         Ok(more)
     }
 
+    fn tenure(&self) -> Tenure {
+        let Shared { config, clock, .. } = &*self.shared;
+        Tenure { worker: config.name.clone(), now: clock.now(), ttl: config.lease_ttl }
+    }
+
     async fn reclaim(&self, which: Lapsed) -> Result<usize, StoreError> {
         let shared = &self.shared;
-        let (name, ttl) = (&shared.config.name, shared.config.lease_ttl);
-        let claimed = shared.store.reclaim(name, shared.clock.now(), ttl, SWEEP_MAX, which).await?;
+        let claimed = shared.store.reclaim(&self.tenure(), SWEEP_MAX, which).await?;
         let count = claimed.len();
         for claimed in claimed {
             self.begin(claimed, attempt::Entry::TakenOver, None);

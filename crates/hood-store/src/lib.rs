@@ -1,1 +1,26 @@
-//! hood-store
+//! All SQL: accepting, leasing, committing, reading. Documents go in and come out as text; times,
+//! ids and randomness come from the caller. One task writes, in transactions shared by all who
+//! write at that moment; several connections read.
+
+mod config;
+mod error;
+mod migrate;
+mod model;
+mod ops;
+mod read;
+mod rows;
+mod store;
+mod wake;
+mod writer;
+
+pub use config::{
+    QUEUE_MAX_DEFAULT, READERS_DEFAULT, STORAGE_BYTES_DEFAULT, STORAGE_RESERVE_BYTES_DEFAULT, StoreConfig,
+};
+pub use error::{CommitError, FindError, OpenError, StoreError, SubmitError};
+pub use model::{
+    Accepted, AttemptRecord, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk, Claimed,
+    Commit, Delete, Filter, Idempotency, Key, Lapsed, Lease, NewEvaluation, NewKey, NewSubmission,
+    OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Span, Storage, Tenure,
+};
+pub use store::Store;
+pub use wake::{Cancels, Subscription, Wake};

@@ -10,7 +10,9 @@ use crate::api::error::{ApiError, problems};
 use crate::api::guard::Caller;
 use crate::api::path::Segment;
 use crate::api::state::ApiState;
-use crate::document::ResultDocument;
+use hood_store::CancelWish;
+
+use crate::document::{self, ResultDocument};
 
 problems!(
     MalformedRequest,
@@ -53,10 +55,9 @@ pub(crate) async fn cancel(
     if let Some(error) = asked.grace_ms.and_then(|grace_ms| check_grace(grace_ms, bounds)) {
         return Err(invalid_fields(vec![error], bounds.errors_max));
     }
-    let if_queued =
-        serde_json::to_string(&ResultDocument::cancelled_in_queue()).map_err(ApiError::internal)?;
-    let cancel = state.store().request_cancel(&caller.tenant, id, asked.grace_ms, state.now(), &if_queued);
-    cancel.await.map_err(ApiError::find)?;
+    let result_if_queued = document::to_json(&ResultDocument::cancelled_in_queue());
+    let wish = CancelWish { grace_ms: asked.grace_ms, now: state.now(), result_if_queued };
+    state.store().request_cancel(&caller.tenant, id, wish).await.map_err(ApiError::find)?;
     let evaluation = resource::load(&state, &caller.tenant, id).await?;
     Ok((StatusCode::ACCEPTED, Json(evaluation)))
 }

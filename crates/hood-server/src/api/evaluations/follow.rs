@@ -5,7 +5,7 @@ use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hood_core::State;
-use hood_store::OutputSlice;
+use hood_store::{OutputSlice, Span};
 
 use super::output::{ATTEMPT, OutputError, Target, attempt_not_found};
 use crate::api::error::ApiError;
@@ -77,7 +77,8 @@ impl Follower {
     async fn read(&self) -> Result<OutputSlice, OutputError> {
         let max = self.watch.state().config().limits.stream.chunk_bytes;
         let (store, tenant) = (self.watch.state().store(), self.watch.tenant());
-        let attempt = Some(self.attempt);
-        Ok(store.output(tenant, self.target.id, self.target.stream, attempt, self.offset, max).await?)
+        let Target { id, stream, .. } = self.target;
+        let span = Span { stream, attempt: Some(self.attempt), offset: self.offset, max };
+        Ok(store.output(tenant, id, span).await?)
     }
 }

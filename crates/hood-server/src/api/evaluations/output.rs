@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, Tenant};
-use hood_store::{FindError, OutputSlice};
+use hood_store::{FindError, OutputSlice, Span};
 use utoipa::ToSchema;
 
 use super::range::{self, Asked};
@@ -230,7 +230,8 @@ impl Reader {
     async fn read(&self, attempt: Option<u32>, offset: u64) -> Result<OutputSlice, FindError> {
         let max = self.state.config().limits.stream.chunk_bytes;
         let Target { id, stream, .. } = self.target;
-        self.state.store().output(&self.tenant, id, stream, attempt, offset, max).await
+        let span = Span { stream, attempt, offset, max };
+        self.state.store().output(&self.tenant, id, span).await
     }
 
     /// The bytes of `range`; `head` is the stream's first piece.

@@ -2,7 +2,7 @@
 
 use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, Tenant};
-use hood_store::{OutputSlice, Record};
+use hood_store::{OutputSlice, Record, Span};
 use hood_wire::api;
 
 use crate::api::error::ApiError;
@@ -37,7 +37,7 @@ async fn head(
     let max = state.config().limits.page.preview_bytes;
     let attempt = Some(record.history.attempts);
     let slice: OutputSlice =
-        state.store().output(tenant, record.id, stream, attempt, 0, max).await.map_err(ApiError::find)?;
+        state.store().output(tenant, record.id, Span { stream, attempt, offset: 0, max }).await.map_err(ApiError::find)?;
     let shortened = slice.stored > slice.bytes.len() as u64;
     Ok(StreamHead {
         text: text::safe(&slice.bytes, shortened),

@@ -1,0 +1,297 @@
+//! Everything that only reads. Each look is one snapshot.
+
+use hood_core::lifecycle::State;
+use hood_core::outcome::Stream;
+use hood_core::{BatchId, EvaluationId, Event, Tenant, Timestamp};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+use crate::error::{FindError, StoreError};
+use crate::model::{
+    AttemptRecord, BatchRecord, CapacityRecord, Filter, Key, OutputSlice, Page, QueueRecord, Record,
+    RecordSummary, Span,
+};
+use crate::rows::{SUMMARY, corrupt, event, get, moment, number, small, sql_number, state, summary, time};
+use crate::writer::failed;
+
+const FROM: &str = "FROM evaluations e LEFT JOIN results s ON s.tenant = e.tenant AND s.evaluation = e.id";
+
+pub(crate) async fn key(db: &mut SqliteConnection, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
+    let row = sqlx::query("SELECT tenant, name FROM api_keys WHERE hash = $1")
+        .bind(&hash[..])
+        .fetch_optional(db)
+        .await
+        .map_err(failed("finding a key"))?;
+    row.map(|row| Ok(Key { tenant: Tenant::new(get::<String>(&row, "tenant")?), name: get(&row, "name")? }))
+        .transpose()
+}
+
+pub(crate) async fn has_keys(db: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM api_keys LIMIT 1");
+    Ok(row.fetch_optional(db).await.map_err(failed("looking for keys"))?.is_some())
+}
+
+pub(crate) async fn record(
+    db: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: EvaluationId,
+) -> Result<Record, FindError> {
+    let query = format!(
+        "SELECT {SUMMARY}, s.document AS result, r.document AS request {FROM} \
+         JOIN requests r ON r.tenant = e.tenant AND r.evaluation = e.id WHERE e.tenant = $1 AND e.id = $2"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(failed("reading an evaluation"))?
+        .ok_or(FindError::NotFound)?;
+    let rows = sqlx::query(
+        "SELECT number, leased_at, started_at, ended_at, lost, decision, output_cut FROM attempts \
+         WHERE tenant = $1 AND evaluation = $2 ORDER BY number",
+    )
+    .bind(tenant.as_str())
+    .bind(id.as_uuid())
+    .fetch_all(db)
+    .await
+    .map_err(failed("reading attempts"))?;
+    let attempts = rows.iter().map(attempt).collect::<Result<_, _>>()?;
+    Ok(Record { summary: summary(&row)?, request: get(&row, "request")?, attempts })
+}
+
+fn attempt(row: &SqliteRow) -> Result<AttemptRecord, StoreError> {
+    Ok(AttemptRecord {
+        number: small(row, "number")?,
+        leased_at: moment(row, "leased_at")?,
+        started_at: time(row, "started_at")?,
+        ended_at: time(row, "ended_at")?,
+        lost: get(row, "lost")?,
+        decision: get(row, "decision")?,
+        output_cut: get::<i64>(row, "output_cut")? != 0,
+    })
+}
+
+/// Newest first. Ids sort by the time they were made, so what is added later is before the first
+/// page and moves nothing.
+pub(crate) async fn list(
+    db: &mut SqliteConnection,
+    tenant: &Tenant,
+    filter: &Filter,
+    cursor: Option<EvaluationId>,
+    limit: u32,
+) -> Result<Page<RecordSummary>, StoreError> {
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT ");
+    query.push(SUMMARY).push(", s.document AS result ").push(FROM).push(" WHERE e.tenant = ");
+    query.push_bind(tenant.as_str());
+    if let Some(cursor) = cursor {
+        query.push(" AND e.id < ").push_bind(cursor.as_uuid());
+    }
+    if !filter.states.is_empty() {
+        query.push(" AND e.state IN (");
+        let mut states = query.separated(", ");
+        for state in &filter.states {
+            states.push_bind(state.as_str());
+        }
+        query.push(")");
+    }
+    for (name, value) in &filter.labels {
+        query.push(" AND EXISTS (SELECT 1 FROM labels l WHERE l.tenant = e.tenant AND l.evaluation = e.id");
+        query.push(" AND l.label_key = ").push_bind(name.as_str());
+        query.push(" AND l.label_value = ").push_bind(value.as_str()).push(")");
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND e.created_at >= ").push_bind(since.as_micros());
+    }
+    if let Some(batch) = filter.batch {
+        query.push(" AND e.batch = ").push_bind(batch.as_uuid());
+    }
+    // One more than the page tells whether there is a next one.
+    query.push(" ORDER BY e.id DESC LIMIT ").push_bind(i64::from(limit) + 1);
+    let rows = query.build().fetch_all(db).await.map_err(failed("listing evaluations"))?;
+    let mut items = rows.iter().map(summary).collect::<Result<Vec<_>, _>>()?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next = items.last().filter(|_| more).map(|last| last.id);
+    Ok(Page { items, next })
+}
+
+pub(crate) async fn events(
+    db: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: EvaluationId,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Event>, FindError> {
+    let rows = sqlx::query(
+        "SELECT number, kind, occurred_at, attempt, not_before, verdict FROM events \
+         WHERE tenant = $1 AND evaluation = $2 AND number > $3 ORDER BY number LIMIT $4",
+    )
+    .bind(tenant.as_str())
+    .bind(id.as_uuid())
+    .bind(sql_number(after))
+    .bind(i64::from(limit))
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("reading events"))?;
+    if rows.is_empty() {
+        // Every evaluation has a first event: one without is not there.
+        exists(db, tenant, id).await?;
+    }
+    Ok(rows.iter().map(event).collect::<Result<_, _>>()?)
+}
+
+async fn exists(
+    db: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: EvaluationId,
+) -> Result<SqliteRow, FindError> {
+    sqlx::query("SELECT state, attempts FROM evaluations WHERE tenant = $1 AND id = $2")
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("finding an evaluation"))?
+        .ok_or(FindError::NotFound)
+}
+
+pub(crate) async fn output(
+    db: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: EvaluationId,
+    span: Span,
+) -> Result<OutputSlice, FindError> {
+    let found = exists(db, tenant, id).await?;
+    let (begun, state) = (small(&found, "attempts")?, state(&found)?);
+    let attempt = span.attempt.unwrap_or(begun);
+    if attempt == 0 && begun == 0 {
+        let ended = state.is_terminal();
+        return Ok(OutputSlice { attempt, bytes: Vec::new(), stored: 0, ended, cut: false });
+    }
+    let row = sqlx::query(
+        "SELECT stdout_bytes, stderr_bytes, output_cut, ended_at FROM attempts \
+         WHERE tenant = $1 AND evaluation = $2 AND number = $3",
+    )
+    .bind(tenant.as_str())
+    .bind(id.as_uuid())
+    .bind(i64::from(attempt))
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(failed("reading output"))?
+    .ok_or(FindError::NotFound)?;
+    let stored = match span.stream {
+        Stream::Stdout => number(&row, "stdout_bytes")?,
+        Stream::Stderr => number(&row, "stderr_bytes")?,
+    };
+    let ended = time(&row, "ended_at")?.is_some();
+    let cut = get::<i64>(&row, "output_cut")? != 0;
+    let bytes = bytes(db, tenant, id, Span { attempt: Some(attempt), ..span }, stored).await?;
+    Ok(OutputSlice { attempt, bytes, stored, ended, cut })
+}
+
+async fn bytes(
+    db: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: EvaluationId,
+    span: Span,
+    stored: u64,
+) -> Result<Vec<u8>, StoreError> {
+    let end = span.offset.saturating_add(span.max as u64).min(stored);
+    let mut whole = Vec::new();
+    let mut at = span.offset;
+    while at < end {
+        // The row that holds `at`, and of it no more than is wanted.
+        let row = sqlx::query(
+            "SELECT start_at, substr(bytes, $6 - start_at + 1, $7) AS part FROM output \
+             WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 AND start_at <= $5 \
+             ORDER BY start_at DESC LIMIT 1",
+        )
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .bind(i64::from(span.attempt.unwrap_or(0)))
+        .bind(span.stream.as_str())
+        .bind(sql_number(at))
+        .bind(sql_number(at))
+        .bind(sql_number(end - at))
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(failed("reading output"))?;
+        let part: &[u8] = match &row {
+            Some(row) => get(row, "part")?,
+            None => &[],
+        };
+        if part.is_empty() {
+            return Err(corrupt(format!("output of {id} ends at {at} and not at {stored}")));
+        }
+        at += part.len() as u64;
+        whole.extend_from_slice(part);
+    }
+    Ok(whole)
+}
+
+pub(crate) async fn batch(
+    db: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: BatchId,
+) -> Result<BatchRecord, FindError> {
+    let row = sqlx::query("SELECT created_at FROM batches WHERE tenant = $1 AND id = $2")
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(failed("reading a batch"))?
+        .ok_or(FindError::NotFound)?;
+    let rows = sqlx::query(
+        "SELECT state, COUNT(*) AS n FROM evaluations WHERE tenant = $1 AND batch = $2 GROUP BY state",
+    )
+    .bind(tenant.as_str())
+    .bind(id.as_uuid())
+    .fetch_all(db)
+    .await
+    .map_err(failed("reading a batch"))?;
+    let counts = rows.iter().map(|row| Ok((state(row)?, number(row, "n")?)));
+    let counts = counts.collect::<Result<_, StoreError>>()?;
+    Ok(BatchRecord { id, created_at: moment(&row, "created_at")?, counts })
+}
+
+pub(crate) async fn queue(db: &mut SqliteConnection, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
+    let rows = sqlx::query(
+        "SELECT state, priority, evaluations FROM depths WHERE tenant = $1 AND evaluations > 0 \
+         ORDER BY state, priority DESC",
+    )
+    .bind(tenant.as_str())
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("reading the queue"))?;
+    let depth = rows.iter().map(|row| {
+        let priority = u8::try_from(number(row, "priority")?).map_err(|_| corrupt("priority"))?;
+        Ok((state(row)?, priority, number(row, "evaluations")?))
+    });
+    let depth = depth.collect::<Result<Vec<(State, u8, u64)>, StoreError>>()?;
+    let oldest = sqlx::query(
+        "SELECT id, queued_at FROM evaluations WHERE state = 'queued' AND tenant = $1 ORDER BY queued_at LIMIT 1",
+    )
+    .bind(tenant.as_str())
+    .fetch_optional(db)
+    .await
+    .map_err(failed("reading the queue"))?;
+    let oldest = oldest.map(|row| -> Result<(EvaluationId, Timestamp), StoreError> {
+        Ok((EvaluationId::from_uuid(get(&row, "id")?), moment(&row, "queued_at")?))
+    });
+    Ok(QueueRecord { depth, oldest: oldest.transpose()? })
+}
+
+pub(crate) async fn capacity(db: &mut SqliteConnection) -> Result<Option<CapacityRecord>, StoreError> {
+    let row = sqlx::query("SELECT version, noted_at, document FROM capacity WHERE slot = 0")
+        .fetch_optional(db)
+        .await
+        .map_err(failed("reading the catalogue"))?;
+    row.map(|row| {
+        Ok(CapacityRecord {
+            version: number(&row, "version")?,
+            at: moment(&row, "noted_at")?,
+            document: get(&row, "document")?,
+        })
+    })
+    .transpose()
+}

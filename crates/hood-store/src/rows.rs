@@ -1,0 +1,140 @@
+//! Between rows and types.
+
+use std::collections::BTreeMap;
+
+use hood_core::lifecycle::{AnyEvaluation, History};
+use hood_core::outcome::Stream;
+use hood_core::retry::Losses;
+use hood_core::{BatchId, EvaluationId, Event, EventKind, State, Timestamp, Verdict};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::model::{CancelIntent, RecordSummary};
+use crate::writer::failed;
+
+/// The columns of `evaluations` that [`summary`] reads, with `results.document` as the last.
+pub(crate) const SUMMARY: &str = "e.id, e.state, e.verdict, e.priority, e.environment, e.environment_digest, \
+     e.labels, e.batch, e.created_at, e.not_before, e.leased_at, e.started_at, e.finished_at, e.last_event, \
+     e.attempts, e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.cancel_requested_at, \
+     e.cancel_grace_ms";
+
+pub(crate) fn corrupt(what: impl Into<String>) -> StoreError {
+    StoreError::Corrupt { what: what.into() }
+}
+
+/// A column by name. What does not fit its type is a database that is not ours.
+pub(crate) fn get<'r, T>(row: &'r SqliteRow, column: &'static str) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(column).map_err(failed("reading a row"))
+}
+
+/// A count or a size, which is never negative.
+pub(crate) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+    u64::try_from(get::<i64>(row, column)?).map_err(|_| corrupt(format!("{column} is negative")))
+}
+
+pub(crate) fn small(row: &SqliteRow, column: &'static str) -> Result<u32, StoreError> {
+    u32::try_from(get::<i64>(row, column)?).map_err(|_| corrupt(format!("{column} is out of range")))
+}
+
+pub(crate) fn time(row: &SqliteRow, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
+    Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_micros))
+}
+
+pub(crate) fn moment(row: &SqliteRow, column: &'static str) -> Result<Timestamp, StoreError> {
+    Ok(Timestamp::from_micros(get(row, column)?))
+}
+
+pub(crate) fn state(row: &SqliteRow) -> Result<State, StoreError> {
+    let text: String = get(row, "state")?;
+    State::parse(&text).ok_or_else(|| corrupt(format!("there is no state {text}")))
+}
+
+pub(crate) fn verdict(row: &SqliteRow) -> Result<Option<Verdict>, StoreError> {
+    let Some(text) = get::<Option<String>>(row, "verdict")? else { return Ok(None) };
+    Verdict::parse(&text).map(Some).ok_or_else(|| corrupt(format!("there is no verdict {text}")))
+}
+
+pub(crate) fn history(row: &SqliteRow) -> Result<History, StoreError> {
+    Ok(History {
+        last_event: number(row, "last_event")?,
+        attempts: small(row, "attempts")?,
+        losses: Losses {
+            infrastructure: small(row, "losses_infrastructure")?,
+            own_death: small(row, "losses_own_death")?,
+            suspect: small(row, "losses_suspect")?,
+        },
+    })
+}
+
+pub(crate) fn evaluation(row: &SqliteRow) -> Result<AnyEvaluation, StoreError> {
+    let (state, verdict) = (state(row)?, verdict(row)?);
+    AnyEvaluation::restore(state, history(row)?, time(row, "not_before")?, verdict)
+        .ok_or_else(|| corrupt(format!("state {} with verdict {verdict:?}", state.as_str())))
+}
+
+pub(crate) fn cancel(row: &SqliteRow) -> Result<Option<CancelIntent>, StoreError> {
+    let asked = time(row, "cancel_requested_at")?.is_some();
+    let grace: Option<i64> = get(row, "cancel_grace_ms")?;
+    Ok(asked.then(|| CancelIntent { grace_ms: grace.map(i64::unsigned_abs) }))
+}
+
+pub(crate) fn summary(row: &SqliteRow) -> Result<RecordSummary, StoreError> {
+    let labels: String = get(row, "labels")?;
+    let labels: BTreeMap<String, String> =
+        serde_json::from_str(&labels).map_err(|error| corrupt(format!("labels: {error}")))?;
+    Ok(RecordSummary {
+        id: EvaluationId::from_uuid(get(row, "id")?),
+        state: state(row)?,
+        verdict: verdict(row)?,
+        history: history(row)?,
+        environment: get(row, "environment")?,
+        environment_digest: get(row, "environment_digest")?,
+        priority: u8::try_from(get::<i64>(row, "priority")?).map_err(|_| corrupt("priority"))?,
+        labels,
+        batch: get::<Option<Uuid>>(row, "batch")?.map(BatchId::from_uuid),
+        cancel_requested: cancel(row)?,
+        created_at: moment(row, "created_at")?,
+        leased_at: time(row, "leased_at")?,
+        started_at: time(row, "started_at")?,
+        finished_at: time(row, "finished_at")?,
+        not_before: time(row, "not_before")?,
+        result: get(row, "result")?,
+    })
+}
+
+pub(crate) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
+    let kind: String = get(row, "kind")?;
+    let attempt = || small(row, "attempt");
+    let kind = match kind.as_str() {
+        "submitted" => EventKind::Submitted,
+        "attempt_started" => EventKind::AttemptStarted { attempt: attempt()? },
+        "started" => EventKind::Started { attempt: attempt()? },
+        "retry_scheduled" => {
+            EventKind::RetryScheduled { attempt: attempt()?, not_before: moment(row, "not_before")? }
+        }
+        "finished" => {
+            EventKind::Finished { verdict: verdict(row)?.ok_or_else(|| corrupt("an end without verdict"))? }
+        }
+        other => return Err(corrupt(format!("there is no event {other}"))),
+    };
+    Ok(Event { number: number(row, "number")?, at: moment(row, "occurred_at")?, kind })
+}
+
+pub(crate) const STREAMS: [Stream; 2] = Stream::ALL;
+
+pub(crate) fn sql_number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Bytes that the database uses, without what deletions have freed within it.
+pub(crate) async fn used_bytes(db: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let query = "SELECT (p.page_count - f.freelist_count) * s.page_size AS used \
+         FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s";
+    let row = sqlx::query(query).fetch_one(db).await.map_err(failed("measuring the database"))?;
+    number(&row, "used")
+}
