@@ -2,4 +2,6 @@
 
 mod api;
 mod config;
+mod kill_loop;
 mod support;
+mod verdicts;

@@ -4,3 +4,4 @@ pub(crate) mod answer;
 pub(crate) mod app;
 pub(crate) mod contract;
 pub(crate) mod fake_worker;
+pub(crate) mod server;
