@@ -164,7 +164,9 @@ pub(crate) async fn output(
     let found = exists(db, tenant, id).await?;
     let (begun, state) = (small(&found, "attempts")?, state(&found)?);
     let attempt = span.attempt.unwrap_or(begun);
-    if attempt == 0 && begun == 0 {
+    let is_next = attempt == begun + 1 && (state == State::Queued || state.is_terminal());
+    if is_next || (attempt == 0 && begun == 0) {
+        // One that has not begun has written nothing, and never will once the evaluation has ended.
         let ended = state.is_terminal();
         return Ok(OutputSlice { attempt, bytes: Vec::new(), stored: 0, ended, cut: false });
     }

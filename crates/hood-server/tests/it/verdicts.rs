@@ -74,7 +74,8 @@ async fn time_runs_out() {
         assert_eq!(evidence["kill"]["cause"], "wall_time", "{what}");
         assert_eq!(evidence["limit"], json!({ "name": "wall_ms", "allowed": 500 }), "{what}");
         let wall = ended["usage"]["wall_ms"].as_f64().expect("measured");
-        assert!((500.0..5000.0).contains(&wall), "{what}: {wall} ms");
+        // The supervisor hears of the start a moment after the agent's clock began to run.
+        assert!((450.0..5000.0).contains(&wall), "{what}: {wall} ms");
         assert!(began.elapsed() < Duration::from_secs(30), "{what}");
     }
     server.stop().await;

@@ -8,7 +8,7 @@ use hood_core::retry::{Loss, RetryPolicy};
 use hood_core::{Transition, Verdict};
 use hood_server::clock::{Clock, SystemClock};
 use hood_server::document::{ResultDocument, StreamDocument, to_json};
-use hood_store::{Chunk, Claimed, Commit, Store};
+use hood_store::{Chunk, Claimed, Commit, Store, Tenure};
 use hood_wire::api;
 
 /// No test lasts as long.
@@ -31,7 +31,7 @@ impl FakeWorker {
     }
 
     pub(crate) async fn claim(&self) -> Attempt {
-        let claimed = self.store.claim("test", SystemClock.now(), TTL, 1).await.expect("claims").pop();
+        let claimed = self.store.claim(&Tenure { worker: "test".to_owned(), now: SystemClock.now(), ttl: TTL }, 1).await.expect("claims").pop();
         Attempt { store: self.store.clone(), claimed: claimed.expect("something is queued"), written: [0, 0] }
     }
 }
