@@ -126,6 +126,8 @@ pub(crate) fn decode_findings(packet: &[u8]) -> Vec<(String, Option<String>)> {
 /// then the lock of the ids and the cgroup if their flags are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Order {
+    /// Comes back with the answer, so that one which is late is not taken for another's.
+    pub(crate) sequence: u32,
     pub(crate) has_lock: bool,
     pub(crate) has_cgroup: bool,
     /// Owner of the new user namespace, so that what the kernel charges to a namespace's creator is
@@ -134,14 +136,37 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    pub(crate) fn encode(self) -> [u8; 6] {
-        let [a, b, c, d] = self.owner.unwrap_or(0).to_le_bytes();
-        [u8::from(self.has_lock), u8::from(self.has_cgroup), a, b, c, d]
+    pub(crate) fn encode(self) -> [u8; 10] {
+        let mut packet = [0; 10];
+        packet[..4].copy_from_slice(&self.sequence.to_le_bytes());
+        packet[4] = u8::from(self.has_lock);
+        packet[5] = u8::from(self.has_cgroup);
+        packet[6..].copy_from_slice(&self.owner.unwrap_or(0).to_le_bytes());
+        packet
     }
 
     pub(crate) fn decode(packet: &[u8]) -> Option<Self> {
-        let [lock, cgroup, owner @ ..] = packet else { return None };
+        let (sequence, rest) = packet.split_first_chunk::<4>()?;
+        let [lock, cgroup, owner @ ..] = rest else { return None };
         let owner = u32::from_le_bytes(<[u8; 4]>::try_from(owner).ok()?);
-        Some(Self { has_lock: *lock != 0, has_cgroup: *cgroup != 0, owner: (owner != 0).then_some(owner) })
+        Some(Self {
+            sequence: u32::from_le_bytes(*sequence),
+            has_lock: *lock != 0,
+            has_cgroup: *cgroup != 0,
+            owner: (owner != 0).then_some(owner),
+        })
     }
+}
+
+/// The launcher's answer: a pid (its pidfd beside it), or a negative errno.
+pub(crate) fn encode_answer(sequence: u32, number: i32) -> [u8; 8] {
+    let mut packet = [0; 8];
+    packet[..4].copy_from_slice(&sequence.to_le_bytes());
+    packet[4..].copy_from_slice(&number.to_le_bytes());
+    packet
+}
+
+pub(crate) fn decode_answer(packet: &[u8]) -> Option<(u32, i32)> {
+    let (sequence, number) = packet.split_first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*sequence), i32::from_le_bytes(<[u8; 4]>::try_from(number).ok()?)))
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -85,11 +86,21 @@ impl IdPool {
                 None => (Source::Single, uid.as_raw(), rustix::process::getegid().as_raw(), 0),
             }
         };
-        let locks =
-            lock_dir(uid.as_raw()).map_err(Error::host("make the directory of id locks"))?.join("ids");
+        let locks = lock_dir(uid.as_raw()).join("ids");
         // Servers that start together spread over the range instead of walking it in step.
         let start = std::process::id().checked_rem(pairs).unwrap_or(0);
         Ok(Self { source, first_uid, first_gid, pairs, locks, next: AtomicU32::new(start) })
+    }
+
+    /// Makes the directory of the locks, which nobody else may write.
+    pub(super) fn make_lock_dir(&self) -> io::Result<()> {
+        let Some(dir) = self.locks.parent() else { return Ok(()) };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let meta = fs::symlink_metadata(dir)?;
+        if meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0 {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{} is not a directory that only this user can write", dir.display())))
     }
 
     /// How many places may live at once.
@@ -181,21 +192,13 @@ pub(super) fn find_tool(name: &str) -> Option<PathBuf> {
 
 /// One directory for all servers of a user on this host: locks in the data directory would not see
 /// a server with another one.
-fn lock_dir(uid: u32) -> io::Result<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+fn lock_dir(uid: u32) -> PathBuf {
     let runtime = PathBuf::from(format!("/run/user/{uid}"));
-    let dir = if uid == 0 {
+    if uid == 0 {
         PathBuf::from("/run/fumehood")
     } else if fs::metadata(&runtime).is_ok_and(|meta| meta.uid() == uid) {
         runtime.join("fumehood")
     } else {
         std::env::temp_dir().join(format!("fumehood-{uid}"))
-    };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-    let meta = fs::symlink_metadata(&dir)?;
-    if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o022 != 0 {
-        let message = format!("{} is not a directory that only this user can write", dir.display());
-        return Err(io::Error::other(message));
     }
-    Ok(dir)
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::place::{Place, Remains};
 use super::record::Record;
 use crate::cgroup::{Groups, Layout};
 use crate::packets;
-use crate::protocol::{NAMESPACES, Order};
+use crate::protocol::{NAMESPACES, Order, decode_answer};
 use crate::sys;
 
 /// How long the launcher may take to answer: a clone is milliseconds even on a loaded machine.
@@ -63,6 +63,7 @@ pub(super) struct Shared {
     state_dir: PathBuf,
     instance: String,
     next: AtomicU64,
+    orders: AtomicU32,
     /// Namespaces of the server itself.
     pub(super) foreign: Vec<u64>,
     pub(super) core_piped: bool,
@@ -76,6 +77,7 @@ impl Launcher {
     /// A step failed; the host may lack what places need.
     pub fn start(agent: &[u8], config: &LauncherConfig) -> Result<Self, Error> {
         let ids = IdPool::open(config.ids)?;
+        ids.make_lock_dir().map_err(Error::host("make the directory of id locks"))?;
         let instance = instance_name().map_err(Error::host("name this launcher"))?;
         let group = format!("fumehood-{instance}");
         let layout = Layout::make(&group, config.cgroup_parent.as_deref())
@@ -95,6 +97,7 @@ impl Launcher {
             state_dir: config.state_dir.clone(),
             instance,
             next: AtomicU64::new(0),
+            orders: AtomicU32::new(0),
             foreign: foreign().map_err(Error::host("read this process's namespaces"))?,
             core_piped: super::report::core_is_piped(),
         };
@@ -148,6 +151,7 @@ impl Shared {
         birth: &Descriptors<'_>,
     ) -> Result<(u32, OwnedFd), Error> {
         let order = Order {
+            sequence: self.orders.fetch_add(1, Ordering::Relaxed),
             has_lock: ids.lock().is_some(),
             has_cgroup: birth.cgroup.is_some(),
             owner: (!self.ids.is_single() && rustix::process::geteuid().is_root()).then_some(ids.agent.0),
@@ -158,15 +162,18 @@ impl Shared {
         let guard = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let control = guard.as_ref().ok_or(Error::LauncherGone)?;
         packets::send(control, &order.encode(), &fds).map_err(|_| Error::LauncherGone)?;
-        match super::record::await_exit(control, ANSWER_PATIENCE) {
-            Ok(true) => {}
-            _ => return Err(Error::Silent("clone")),
-        }
-        let answer = packets::receive(control).map_err(|_| Error::LauncherGone)?;
-        let Some(number) = answer.bytes.first_chunk::<4>().map(|bytes| i32::from_le_bytes(*bytes)) else {
-            return Err(Error::LauncherGone);
+        let (number, fds) = loop {
+            if !matches!(super::record::await_readable(control, ANSWER_PATIENCE), Ok(true)) {
+                return Err(Error::Silent("clone"));
+            }
+            let answer = packets::receive(control).map_err(|_| Error::LauncherGone)?;
+            let (sequence, number) = decode_answer(&answer.bytes).ok_or(Error::LauncherGone)?;
+            // One that was given up on: its process finds its setup channel closed, and ends.
+            if sequence == order.sequence {
+                break (number, answer.fds);
+            }
         };
-        match (u32::try_from(number), answer.fds.into_iter().next()) {
+        match (u32::try_from(number), fds.into_iter().next()) {
             (Ok(pid), Some(pidfd)) => Ok((pid, pidfd)),
             _ => Err(Error::Host {
                 step: "clone into new namespaces",

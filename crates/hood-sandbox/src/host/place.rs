@@ -5,14 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use super::Error;
 use super::ids::IdLease;
 use super::launcher::{Descriptors, PlaceSpec, Shared};
 use super::maps;
-use super::record::{Record, await_exit};
+use super::record::{Record, await_readable};
 use crate::cgroup::{GroupLimits, Groups, OomWatch, Sample, Seat};
 use crate::packets;
 use crate::protocol::{self, Blueprint, Failure};
@@ -78,7 +77,7 @@ impl Remains {
         self.kill()?;
         // The kernel reports PID 1's end only when its pid namespace is empty.
         if let Some(pidfd) = &self.pidfd
-            && !await_exit(pidfd, DEATH_PATIENCE)?
+            && !await_readable(pidfd, DEATH_PATIENCE)?
         {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "its first process does not end"));
         }
@@ -302,7 +301,10 @@ fn attend(setup: &OwnedFd, groups: &Groups, agent: u32) -> Result<((u32, u32), F
     let mut at = "executing the agent";
     let mut program = None;
     loop {
-        await_readable(setup, deadline).map_err(|_| Error::Silent(at))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !await_readable(setup, left).map_err(|_| Error::Silent(at))? {
+            return Err(Error::Silent(at));
+        }
         let packet = packets::receive(setup).map_err(|_| Error::Silent(at))?;
         let Some((kind, rest)) = packet.bytes.split_first() else { return Err(Error::Silent(at)) };
         match *kind {
@@ -334,19 +336,6 @@ fn attend(setup: &OwnedFd, groups: &Groups, agent: u32) -> Result<((u32, u32), F
                 });
             }
             _ => return Err(Error::Silent(at)),
-        }
-    }
-}
-
-fn await_readable(fd: &OwnedFd, deadline: Instant) -> io::Result<()> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        match rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -154,19 +154,19 @@ fn kill_process(pid: u32, start: u64) -> io::Result<usize> {
         return Ok(0);
     }
     let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-    if await_exit(&pidfd, BURIAL_PATIENCE)? {
+    if await_readable(&pidfd, BURIAL_PATIENCE)? {
         return Ok(1);
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} does not end", pid.as_raw_nonzero())))
 }
 
-/// Whether the process of `pidfd` ended within `patience`.
-pub(super) fn await_exit(pidfd: &impl std::os::fd::AsFd, patience: Duration) -> io::Result<bool> {
+/// Whether `fd` became readable within `patience`; a pidfd does when its process has ended.
+pub(super) fn await_readable(fd: &impl std::os::fd::AsFd, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
         match rustix::event::poll(&mut fds, Some(&timeout)) {
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(true),

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, Uid};
 use rustix::thread::CapabilitiesSecureBits;
 
-use crate::packets::{self, Packet};
-use crate::protocol::Order;
+use crate::packets;
+use crate::protocol::{Order, encode_answer};
 use crate::sys::{self, Birth};
 
 const NAMESPACES: u64 = (libc::CLONE_NEWUSER
@@ -47,12 +47,14 @@ pub fn serve(control: i32, executable: i32) -> io::Result<()> {
         if packet.bytes.is_empty() {
             return Ok(());
         }
-        let born = launch(packet, executable.as_fd(), &argv, privileged);
+        let order = Order::decode(&packet.bytes).ok_or(io::ErrorKind::InvalidData)?;
+        let born =
+            launch(order, packet.fds, Executable { file: executable.as_fd(), argv: &argv }, privileged);
         let (number, pidfd) = match &born {
             Ok((pid, pidfd)) => (i32::try_from(*pid).unwrap_or(-libc::EOVERFLOW), Some(pidfd.as_fd())),
             Err(error) => (-error.raw_os_error().unwrap_or(libc::EINVAL), None),
         };
-        packets::send(&control, &number.to_le_bytes(), pidfd.as_slice())?;
+        packets::send(&control, &encode_answer(order.sequence, number), pidfd.as_slice())?;
     }
 }
 
@@ -60,14 +62,19 @@ fn above_reserved(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(&fd, sys::LAST_RESERVED_FD + 1)?)
 }
 
+#[derive(Clone, Copy)]
+struct Executable<'a> {
+    file: BorrowedFd<'a>,
+    argv: &'a [CString],
+}
+
 fn launch(
-    packet: Packet,
-    executable: BorrowedFd<'_>,
-    argv: &[CString],
+    order: Order,
+    fds: Vec<OwnedFd>,
+    executable: Executable<'_>,
     privileged: bool,
 ) -> io::Result<(u32, OwnedFd)> {
-    let order = Order::decode(&packet.bytes).ok_or(io::ErrorKind::InvalidData)?;
-    let mut fds = packet.fds.into_iter();
+    let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
     let (setup, link, image) = (next()?, next()?, next()?);
     let id_lock = order.has_lock.then(&mut next).transpose()?;
@@ -85,8 +92,8 @@ fn launch(
         setup: setup.as_fd(),
         link: link.as_fd(),
         id_lock: id_lock.as_ref().map(AsFd::as_fd),
-        executable,
-        argv,
+        executable: executable.file,
+        argv: executable.argv,
     });
     if owner.is_some() {
         rustix::thread::set_thread_res_uid(None, Some(Uid::ROOT), None)?;
