@@ -1,12 +1,14 @@
-"""A fork bomb. The process limit holds it; nothing of it outlives the evaluation.
-Try: fumehood run --timeout 3s examples/fork.py"""
+"""A fork bomb. The process limit holds it, and nothing of it outlives the evaluation.
+Try: fumehood run --processes 16 examples/fork.py"""
 
 import os
 
+first = os.getpid()
 refused = 0
-while refused < 1_000:
+while refused < 100:
     try:
         os.fork()
     except OSError:
         refused += 1
-print("the fork was refused", refused, "times")
+if os.getpid() == first:
+    print("starting another process was refused", refused, "times")
