@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hood_sandbox::{Buried, IdRange, Launcher, LauncherConfig};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::AGENT;
@@ -79,6 +80,8 @@ struct Inner {
     places: Mutex<HashMap<AttemptKey, Entry>>,
     catalogue: RwLock<Arc<Catalogue>>,
     config: LocalConfig,
+    /// Places live here, whichever runtime their worker lives in: its death is not theirs.
+    runtime: Handle,
 }
 
 impl fmt::Debug for Inner {
@@ -96,7 +99,8 @@ struct Entry {
 
 impl Local {
     /// Buries what a predecessor left, starts the launcher and proves the layers by making a real
-    /// place. Blocks; call it before anything is leased.
+    /// place. Blocks; call it before anything is leased, within the runtime that places are to live
+    /// in.
     pub fn start(config: LocalConfig, library: Arc<Library>) -> Result<(Self, Vec<Buried>), StartError> {
         let buried = hood_sandbox::bury_leftovers(&config.state_dir)
             .map_err(|source| StartError::Bury { dir: config.state_dir.clone(), source })?;
@@ -124,6 +128,7 @@ impl Local {
             places: Mutex::new(HashMap::new()),
             catalogue: RwLock::new(Arc::new(catalogue)),
             config,
+            runtime: Handle::current(),
         };
         Ok((Self { inner: Arc::new(inner) }, buried))
     }
@@ -139,6 +144,18 @@ impl Local {
         let environments = probe::environments(&self.inner.library);
         if environments != self.inner.catalogue().environments {
             self.inner.refresh(false);
+        }
+    }
+
+    /// Reads the built images again, as something may have been written into them through the page
+    /// cache. One that is not what it was is put aside, and built anew when it is next needed. Blocks.
+    pub fn verify_images(&self) {
+        for name in self.inner.library.declarations().map(|declaration| &declaration.name) {
+            if self.inner.library.is_ready(name)
+                && let Err(error) = self.inner.library.verify(name)
+            {
+                tracing::error!(environment = name, error = %error.reason(), "an image is not what it was");
+            }
         }
     }
 
@@ -204,7 +221,7 @@ impl Dispatch for Local {
             let (key, token) = (order.key, order.token);
             let Some(commands) = self.enter(key, token)? else { return self.attach(key, token, 0).await };
             let (opened, outcome) = oneshot::channel();
-            tokio::spawn(place::run(Arc::clone(&self.inner), order, commands, opened));
+            self.inner.runtime.spawn(place::run(Arc::clone(&self.inner), order, commands, opened));
             outcome.await.unwrap_or(Err(DispatchError::Gone(key)))
         }
         .boxed()
@@ -249,7 +266,11 @@ impl Local {
         let mut entries = self.inner.entries();
         if let Some(entry) = entries.get(&key) {
             let highest = entry.highest_token;
-            return if token < highest { Err(DispatchError::Stale { key, token, highest }) } else { Ok(None) };
+            return if token < highest {
+                Err(DispatchError::Stale { key, token, highest })
+            } else {
+                Ok(None)
+            };
         }
         let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
         entries.insert(key, Entry { highest_token: token, commands });

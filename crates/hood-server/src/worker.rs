@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::document;
+use crate::health::Health;
 use crate::worker::leases::Leases;
 
 pub use dice::{Dice, ThreadDice};
@@ -51,6 +52,15 @@ pub struct WorkerConfig {
     pub policy: PolicyMode,
 }
 
+/// What a worker works with: everything of the world that it touches.
+#[derive(Clone, Debug)]
+pub struct Means {
+    pub store: Store,
+    pub dispatch: Arc<dyn Dispatch>,
+    pub clock: Arc<dyn Clock>,
+    pub dice: Arc<dyn Dice>,
+}
+
 /// What every part of the worker shares.
 #[derive(Debug)]
 struct Shared {
@@ -58,6 +68,7 @@ struct Shared {
     dispatch: Arc<dyn Dispatch>,
     clock: Arc<dyn Clock>,
     dice: Arc<dyn Dice>,
+    health: Health,
     config: WorkerConfig,
     leases: Leases,
     permits: Arc<Semaphore>,
@@ -71,17 +82,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(
-        store: Store,
-        dispatch: Arc<dyn Dispatch>,
-        clock: Arc<dyn Clock>,
-        dice: Arc<dyn Dice>,
-        config: WorkerConfig,
-    ) -> Self {
+    /// `health` is told what the worker holds and when it last finished something.
+    pub fn new(means: Means, health: Health, config: WorkerConfig) -> Self {
+        let Means { store, dispatch, clock, dice } = means;
         let permits = Arc::new(Semaphore::new(config.places as usize));
-        let leases = Leases::default();
-        let pulse = Pulse::default();
-        let shared = Shared { store, dispatch, clock, dice, config, leases, permits, pulse };
+        let (leases, pulse) = (Leases::default(), Pulse::default());
+        let shared = Shared { store, dispatch, clock, dice, health, config, leases, permits, pulse };
         Self { shared: Arc::new(shared), attempts: TaskTracker::new() }
     }
 
@@ -199,7 +205,16 @@ impl Worker {
                 None => permits.acquire_owned().await.ok(),
             };
             attempt::run(&shared, claimed, held, entry).await;
+            shared.count_leases();
         });
+        self.shared.count_leases();
+    }
+}
+
+impl Shared {
+    fn count_leases(&self) {
+        let held = self.leases.count();
+        self.health.vitals().set_leases_held(held as u64);
     }
 }
 

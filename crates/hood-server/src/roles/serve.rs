@@ -25,12 +25,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::document;
 use crate::health::Health;
-use crate::worker::{ThreadDice, Worker, WorkerConfig};
+use crate::worker::{Means, ThreadDice, Worker, WorkerConfig};
 
 /// Between two looks at whether the offer has changed.
 const OFFER_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Between two proofs of the layers by a fresh place.
+/// Between two proofs of the layers by a fresh place, and of the images by their digests.
 const PROOF_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long killed places may take to be proven dead at a stop.
@@ -89,10 +89,11 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     publish(&store, &*dispatch, config, clock.now()).await?;
     let offers = tokio::spawn(keep_offering(store.clone(), local.clone(), config.clone(), Arc::clone(&clock)));
 
-    let worker = Worker::new(store.clone(), dispatch, Arc::clone(&clock), Arc::new(ThreadDice), worker_config(config));
+    let health = Health::default();
+    let means = Means { store: store.clone(), dispatch, clock: Arc::clone(&clock), dice: Arc::new(ThreadDice) };
+    let worker = Worker::new(means, health.clone(), worker_config(config));
     let taken_over = worker.recover().await.context("cannot take over what a predecessor left")?;
     let stop_intake = CancellationToken::new();
-    let health = Health::default();
     watch_over(&health, &store, &local, &worker);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
 
@@ -244,7 +245,11 @@ async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dy
         tokio::time::sleep(OFFER_INTERVAL).await;
         if proven.elapsed() >= PROOF_INTERVAL {
             let local = local.clone();
-            let _ = tokio::task::spawn_blocking(move || local.refresh()).await;
+            let _ = tokio::task::spawn_blocking(move || {
+                local.refresh();
+                local.verify_images();
+            })
+            .await;
             proven = tokio::time::Instant::now();
         }
         local.notice_builds();

@@ -295,6 +295,9 @@ impl Attempt<'_> {
         self.commit(commit).await?;
         self.evaluation = AnyEvaluation::Ended(step.evaluation);
         record_finished(verdict, now.since(self.created_at));
+        if verdict != Verdict::InfrastructureError {
+            self.shared.health.vitals().set_last_finished(now);
+        }
         Ok(())
     }
 

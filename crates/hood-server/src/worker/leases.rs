@@ -55,6 +55,10 @@ impl Leases {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     fn all(&self) -> Vec<Lease> {
         self.lock().values().map(|entry| entry.lease.clone()).collect()
     }

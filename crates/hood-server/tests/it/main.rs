@@ -4,4 +4,5 @@ mod api;
 mod config;
 mod kill_loop;
 mod support;
+mod takeover;
 mod verdicts;

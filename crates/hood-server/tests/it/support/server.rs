@@ -98,6 +98,6 @@ impl Server {
 }
 
 /// Images are addressed by content and never change: all tests of a run share one copy.
-fn shared_images() -> std::path::PathBuf {
+pub(crate) fn shared_images() -> std::path::PathBuf {
     std::env::temp_dir().join(format!("fumehood-test-images-{}", rustix::process::geteuid().as_raw()))
 }
