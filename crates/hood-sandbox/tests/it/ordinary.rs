@@ -124,3 +124,23 @@ fn falls_back_to_sampling(lab: &Lab) {
     assert_eq!(lab.run(&slow).ending().cause, Some(KillCause::Deadline));
     assert_eq!(lab.run(&job(&["foreign", "i386"])).ending().cause, Some(KillCause::ForeignCall));
 }
+
+/// What the report forecasts is what a place then proves, here and for this user.
+#[test]
+fn the_report_agrees_with_the_places() {
+    let report = hood_sandbox::host_report(8);
+    let finding = |name: &str| report.findings.iter().find(|finding| finding.name == name).unwrap();
+    for name in ["kernel", "namespaces", "user_namespaces", "ids", "overlay", "proc", "memfd", "seccomp"] {
+        assert!(finding(name).good, "{:?}", finding(name));
+    }
+    for bad in report.findings.iter().filter(|finding| !finding.good) {
+        assert!(!bad.fix.is_empty(), "{bad:?}");
+    }
+    let lab = Lab::new();
+    let session = lab.open(&job(&["pause"]));
+    let layer = |name: &str| session.place.layers().iter().find(|layer| layer.name == name).unwrap().proven;
+    assert_eq!(finding("cgroup_memory").good, layer("memory_limit"));
+    assert_eq!(finding("cgroup_processes").good, layer("process_limit"));
+    assert_eq!(finding("landlock").good, layer("landlock_scopes"));
+    session.place.destroy().unwrap();
+}
