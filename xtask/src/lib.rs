@@ -14,7 +14,8 @@ usage: cargo xtask COMMAND
   tidy              check the rules of CONTRIBUTING.md that a machine can hold
   migrations        record the migrations that are new, so that nobody changes them later
   docs FUMEHOOD     check that every command in the documentation is one that FUMEHOOD knows
-  openapi           write openapi/v1.json anew from the code";
+  snapshots         write anew what is made from the code and committed: openapi/v1.json, docs/errors.md,
+                    docs/configuration.md, help texts";
 
 /// Runs one command.
 pub fn run(args: &[String]) -> ExitCode {
@@ -23,7 +24,7 @@ pub fn run(args: &[String]) -> ExitCode {
         ["tidy"] => tidy::check(&root()).and_then(|findings| report(&findings)),
         ["migrations"] => tidy::record_migrations(&root()),
         ["docs", binary] => docs::check(&root(), Path::new(binary)).and_then(|findings| report(&findings)),
-        ["openapi"] => openapi(&root()),
+        ["snapshots"] => snapshots(&root()),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -54,15 +55,17 @@ fn report(findings: &[tidy::Finding]) -> anyhow::Result<()> {
     }
 }
 
-fn openapi(root: &Path) -> anyhow::Result<()> {
+fn snapshots(root: &Path) -> anyhow::Result<()> {
     let status = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "--package", "hood-server", "--test", "it", "openapi"])
-        .env("UPDATE_SNAPSHOTS", "1")
+        .args(["test", "--locked", "--package", "hood-server", "--test", "it", "--"])
+        .args(["api::documents::", "config::", "cli_help::"])
+        // What each kind of snapshot calls "write it down".
+        .envs([("FUMEHOOD_UPDATE", "1"), ("UPDATE_REFERENCE", "1"), ("INSTA_UPDATE", "always")])
         .current_dir(root)
         .status()
         .context("run cargo")?;
     if !status.success() {
-        bail!("the document could not be written");
+        bail!("they could not all be written");
     }
     Ok(())
 }

@@ -31,7 +31,8 @@ pub(super) fn check_text(file: &File) -> Vec<Finding> {
     let machine = [
         concat!("/wo", "rk/main"),
         concat!("/wo", "rk/shared"),
-        concat!("/ro", "ot/."),
+        concat!("/ro", "ot/.cargo"),
+        concat!("/ro", "ot/.pyenv"),
         concat!("/tmp/", "brief"),
     ];
     for (number, line) in numbered(&file.text) {

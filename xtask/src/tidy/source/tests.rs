@@ -24,7 +24,7 @@ fn sound_files_have_no_findings() {
 fn text_is_clean() {
     one(&text("a \n"), "trailing");
     one(&text("a"), "newline");
-    one(&text(concat!("see /ro", "ot/.x\n")), "one machine");
+    one(&text(concat!("see /ro", "ot/.cargo\n")), "one machine");
     one(&text(concat!("<<<<<<", "< HEAD\n")), "conflict");
 }
 
