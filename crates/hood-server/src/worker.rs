@@ -15,7 +15,7 @@ use hood_core::plan::PolicyMode;
 use hood_core::retry::RetryPolicy;
 use hood_dispatch::Dispatch;
 use hood_store::{Claimed, Lapsed, Store, StoreError, Tenure};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -72,6 +72,8 @@ struct Shared {
     config: WorkerConfig,
     leases: Leases,
     permits: Arc<Semaphore>,
+    /// Rung when a place has become free.
+    freed: Notify,
     pulse: Pulse,
 }
 
@@ -87,7 +89,8 @@ impl Worker {
         let Means { store, dispatch, clock, dice } = means;
         let permits = Arc::new(Semaphore::new(config.places as usize));
         let (leases, pulse) = (Leases::default(), Pulse::default());
-        let shared = Shared { store, dispatch, clock, dice, health, config, leases, permits, pulse };
+        let freed = Notify::new();
+        let shared = Shared { store, dispatch, clock, dice, health, config, leases, permits, freed, pulse };
         Self { shared: Arc::new(shared), attempts: TaskTracker::new() }
     }
 
@@ -128,6 +131,7 @@ impl Worker {
             if !pause.is_zero() {
                 tokio::select! {
                     () = wake => {}
+                    () = self.shared.freed.notified() => {}
                     () = tokio::time::sleep(pause) => {}
                     () = stop.cancelled() => {}
                 }
@@ -199,12 +203,14 @@ impl Worker {
             let permits = Arc::clone(&shared.permits);
             // A suspect attempt runs with nothing beside it. It gives its own place back first, or
             // two of them would wait for each other.
-            let _permit = match permit.filter(|_| !is_suspect(&claimed)) {
+            let permit = match permit.filter(|_| !is_suspect(&claimed)) {
                 Some(permit) => Some(permit),
                 None if is_suspect(&claimed) => permits.acquire_many_owned(shared.config.places).await.ok(),
                 None => permits.acquire_owned().await.ok(),
             };
             attempt::run(&shared, claimed, held, entry).await;
+            drop(permit);
+            shared.freed.notify_one();
             shared.count_leases();
         });
         self.shared.count_leases();
