@@ -60,13 +60,15 @@ fn compile(workspace: &Path, target: &str, target_dir: &Path) -> Fallible<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("the agent does not build:\n{}", String::from_utf8_lossy(&output.stderr)).replace('\n', "\ncargo::error="))
+    Err(format!("the agent does not build:\n{}", String::from_utf8_lossy(&output.stderr))
+        .replace('\n', "\ncargo::error="))
 }
 
 fn is_kept(name: &OsString) -> bool {
     let Some(name) = name.to_str() else { return true };
     let of_a_build = ["CARGO_", "RUSTFLAGS", "RUSTDOCFLAGS", "RUSTC", "DEP_"];
-    let of_the_user = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_"];
+    let of_the_user =
+        ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_"];
     let starts = |list: &[&str]| list.iter().any(|start| name.starts_with(start));
     let exact = ["TARGET", "HOST", "PROFILE", "OPT_LEVEL", "DEBUG", "OUT_DIR", "NUM_JOBS"];
     starts(&of_the_user) || !(starts(&of_a_build) || exact.contains(&name))

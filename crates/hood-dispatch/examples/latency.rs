@@ -31,7 +31,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let main = dir.path().join("main.py");
     std::fs::write(&main, "print(1)")?;
     // `python3` may be a shim of a version manager, which costs more than the interpreter.
-    let real = Command::new("python3").args(["-I", "-c", "import sys; print(sys._base_executable)"]).output()?;
+    let real =
+        Command::new("python3").args(["-I", "-c", "import sys; print(sys._base_executable)"]).output()?;
     let real = String::from_utf8(real.stdout)?.trim().to_owned();
     let (mut bare, mut fresh, mut program) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..PAIRS {
@@ -44,7 +45,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // The stock is refilled between two evaluations, as it is where they come one at a time.
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
-    for (what, times) in [("bare python3 -I", &mut bare), ("fresh sandbox", &mut fresh), ("its program", &mut program)] {
+    for (what, times) in
+        [("bare python3 -I", &mut bare), ("fresh sandbox", &mut fresh), ("its program", &mut program)]
+    {
         times.sort();
         println!("{what:16} median {:?}  p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
     }
@@ -60,7 +63,10 @@ async fn one(local: &Local, n: u32) -> Result<(Duration, Duration), Box<dyn std:
         plan(&demand, facts, &catalogue.capacity, PolicyMode::Strict).map_err(|refusal| refusal.reason)?;
     let source = Source { code: Some("print(1)".to_owned()), ..Source::default() };
     let order = Order {
-        key: AttemptKey { evaluation: EvaluationId::new(Timestamp::from_micros(n.into()), [0; 10]), attempt: n },
+        key: AttemptKey {
+            evaluation: EvaluationId::new(Timestamp::from_micros(n.into()), [0; 10]),
+            attempt: n,
+        },
         token: 1,
         assignment,
         program: source.lay_out().map_err(|problems| format!("{problems:?}"))?,

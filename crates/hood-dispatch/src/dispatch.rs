@@ -63,8 +63,14 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReportBody {
     /// Inputs are written and limits set. The acknowledgement of this releases the program.
-    Ready { environment_digest: String },
-    Output { stream: Stream, offset: u64, bytes: Vec<u8> },
+    Ready {
+        environment_digest: String,
+    },
+    Output {
+        stream: Stream,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
     /// Terminal.
     Ended(Box<Observation>),
 }

@@ -87,9 +87,10 @@ impl Outside<'_> {
             }
             agent::EarlyEnd::Died { exit, cause } => match self.kill(*cause, *exit) {
                 Err(lie) => Observation { lost: Some(lie), ..base },
-                Ok(None) if base.oom_kills == 0 => {
-                    Observation { lost: Some("the program's process died before its start".to_owned()), ..base }
-                }
+                Ok(None) if base.oom_kills == 0 => Observation {
+                    lost: Some("the program's process died before its start".to_owned()),
+                    ..base
+                },
                 Ok(kill) => Observation { wait: Some(wait(*exit)), kill, ..base },
             },
         }
@@ -109,7 +110,8 @@ impl Outside<'_> {
     fn kill(&self, said: Option<agent::KillCause>, exit: agent::Exit) -> Result<Option<Kill>, String> {
         let by_agent = |cause| Ok(Some(Kill { cause, by: KilledBy::Agent }));
         let ours = self.supervisor.cause();
-        let lie = |what: &str| Err(format!("the agent says that it ended the program for {what}, which cannot be"));
+        let lie =
+            |what: &str| Err(format!("the agent says that it ended the program for {what}, which cannot be"));
         match said {
             None => {
                 let outside = self.supervisor.has_killed() && exit == agent::Exit::Signal(SIGKILL);
@@ -157,7 +159,10 @@ const fn stream(end: &agent::Streams) -> StreamEnd {
 }
 
 fn violation(call: agent::ForeignCall) -> String {
-    format!("a system call of a foreign architecture (AUDIT_ARCH {:#010x}, number {})", call.arch, call.number)
+    format!(
+        "a system call of a foreign architecture (AUDIT_ARCH {:#010x}, number {})",
+        call.arch, call.number
+    )
 }
 
 fn error_text(errno: i32) -> String {

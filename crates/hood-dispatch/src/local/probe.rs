@@ -52,7 +52,8 @@ pub(super) fn look(launcher: &Launcher, config: &LocalConfig, version: u64) -> C
 }
 
 fn probe(launcher: &Launcher, config: &LocalConfig) -> Result<Vec<hood_sandbox::Layer>, String> {
-    let image = empty_image(&config.state_dir).map_err(|error| format!("cannot make the probe's image: {error}"))?;
+    let image =
+        empty_image(&config.state_dir).map_err(|error| format!("cannot make the probe's image: {error}"))?;
     let limits = Limits::DEFAULT;
     let spec = PlaceSpec { image, disk_bytes: limits.disk_bytes, disk_inodes: limits.disk_inodes };
     let place = launcher.prepare(&spec).map_err(|error| chain(&error))?;

@@ -127,7 +127,10 @@ pub(super) fn refill(inner: &Arc<Inner>) {
             let body = permit.ok().and_then(|permit| match inner.launcher.prepare(&spec) {
                 Ok(place) => Some(Body { place, permit }),
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "cannot make a place for the stock");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot make a place for the stock"
+                    );
                     None
                 }
             });
@@ -165,7 +168,10 @@ fn while_unproven(mut place: Place, tries: u32) -> bool {
         match place.destroy() {
             Ok(_gone) => return true,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "trying again to prove a place dead");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "trying again to prove a place dead"
+                );
                 place = *error.place;
                 std::thread::sleep(BURIAL_PAUSE);
             }

@@ -46,7 +46,8 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     pub(super) fn new(limits: Limits, grace: Duration) -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        let cpus =
+            std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         Self {
             limits,
             grace,
@@ -69,7 +70,8 @@ impl Supervisor {
         self.started = Some(now);
         let wall = now + Duration::from_millis(self.limits.wall_ms) + self.grace + AGENT_SLACK;
         // A cancel that came before the start keeps its earlier deadline.
-        self.kill_at = Some(if self.cause.is_some() { self.kill_at.map_or(wall, |at| at.min(wall)) } else { wall });
+        self.kill_at =
+            Some(if self.cause.is_some() { self.kill_at.map_or(wall, |at| at.min(wall)) } else { wall });
         self.next_look = Some(now + LOOK_SHORTEST.max(self.cpu_left(0) / self.cpus).min(LOOK_LONGEST));
     }
 
@@ -167,7 +169,11 @@ mod tests {
         assert_eq!(supervisor.look(deadline - Duration::from_millis(1), || used(0), true), Act::Wait);
         assert_eq!(supervisor.look(deadline, || used(0), true), Act::KillProgram);
         assert_eq!(supervisor.cause(), Some(KillCause::WallTime));
-        assert_eq!(supervisor.look(deadline + AGENT_SLACK, || used(0), false), Act::Wait, "its words wait unread");
+        assert_eq!(
+            supervisor.look(deadline + AGENT_SLACK, || used(0), false),
+            Act::Wait,
+            "its words wait unread"
+        );
         assert_eq!(supervisor.look(deadline + 2 * AGENT_SLACK, || used(0), true), Act::KillPlace);
     }
 

@@ -51,7 +51,8 @@ impl Bench {
         let catalogue = self.local.capacity();
         let demand = Demand { limits: self.limits, class: ExecutorClass::Cpu };
         let facts = &catalogue.environment("minimal").expect("built in").facts;
-        let assignment = plan(&demand, facts, &catalogue.capacity, PolicyMode::Strict).expect("every layer is proven");
+        let assignment =
+            plan(&demand, facts, &catalogue.capacity, PolicyMode::Strict).expect("every layer is proven");
         let source = Source { code: Some(code.to_owned()), ..Source::default() };
         Order {
             key: AttemptKey { evaluation: EvaluationId::new(Timestamp::from_micros(1), [n; 10]), attempt: 1 },
@@ -66,8 +67,10 @@ impl Bench {
     pub(crate) async fn close(&self) {
         self.local.shut_down(PATIENCE).await;
         let places = self.state.path().join("sandbox/places");
-        let left: Vec<_> = std::fs::read_dir(places).expect("readable").flatten().map(|e| e.file_name()).collect();
-        let left: Vec<_> = left.iter().filter(|name| !name.to_string_lossy().starts_with("instance.")).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(places).expect("readable").flatten().map(|e| e.file_name()).collect();
+        let left: Vec<_> =
+            left.iter().filter(|name| !name.to_string_lossy().starts_with("instance.")).collect();
         assert!(left.is_empty(), "places are left: {left:?}");
     }
 
@@ -126,10 +129,17 @@ pub(crate) fn take(heard: &mut Heard, body: ReportBody) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_runs_and_its_bytes_come_back() {
     let bench = Bench::new(0);
-    let (verdict, heard) = bench.run(bench.order(1, "import sys\nprint('out')\nprint('err', file=sys.stderr)")).await;
-    assert_eq!((verdict, &heard.stdout[..], &heard.stderr[..]), (Verdict::Succeeded, &b"out\n"[..], &b"err\n"[..]));
+    let (verdict, heard) =
+        bench.run(bench.order(1, "import sys\nprint('out')\nprint('err', file=sys.stderr)")).await;
+    assert_eq!(
+        (verdict, &heard.stdout[..], &heard.stderr[..]),
+        (Verdict::Succeeded, &b"out\n"[..], &b"err\n"[..])
+    );
     let usage = heard.seen.expect("seen").usage;
-    assert!(usage.wall_us > Some(0) && usage.cpu_user_us > Some(0) && usage.memory_peak_bytes > Some(0), "{usage:?}");
+    assert!(
+        usage.wall_us > Some(0) && usage.cpu_user_us > Some(0) && usage.memory_peak_bytes > Some(0),
+        "{usage:?}"
+    );
     bench.close().await;
 }
 
@@ -147,7 +157,9 @@ async fn the_stock_is_used_once_and_refilled_and_the_dead_are_not_handed_out() {
                 kill_and_wait(pid);
             }
         }
-        let (verdict, heard) = bench.run(bench.order(n, "import os\nprint(os.listdir('/tmp'), os.getpid())\nopen('/tmp/mark', 'w')")).await;
+        let (verdict, heard) = bench
+            .run(bench.order(n, "import os\nprint(os.listdir('/tmp'), os.getpid())\nopen('/tmp/mark', 'w')"))
+            .await;
         assert_eq!(verdict, Verdict::Succeeded);
         let text = String::from_utf8_lossy(&heard.stdout).into_owned();
         assert!(text.starts_with("[] "), "an earlier evaluation left something: {text}");
