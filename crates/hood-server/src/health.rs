@@ -136,7 +136,7 @@ fn shown(name: &str, looked: Looked) -> api::Check {
         status,
         detail,
         age_ms: age(looked.at),
-        took_ms: looked.took.as_secs_f64() * 1e3,
+        took_ms: looked.took.as_micros() as f64 / 1e3,
         last_ok_age_ms: looked.last_ok.map(age),
     }
 }
