@@ -186,3 +186,88 @@ pub(super) struct Sampled {
 pub(super) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use hood_wire::agent::{Ending, Exit, Stream, Streams, Usage, VERSION};
+
+    use super::*;
+
+    const OUTPUT_BYTES: u64 = 10;
+
+    fn hello() -> AgentFrame {
+        AgentFrame::Hello { version: VERSION, oldest: VERSION }
+    }
+
+    fn output(offset: u64, bytes: &[u8]) -> AgentFrame {
+        AgentFrame::Output { stream: Stream::Stdout, offset, bytes: bytes.to_vec() }
+    }
+
+    fn ended() -> AgentFrame {
+        AgentFrame::Ended(Ending {
+            exit: Exit::Code(0),
+            cause: None,
+            killed: false,
+            usage: Usage::default(),
+            stdout: Streams::default(),
+            stderr: Streams::default(),
+            foreign_call: None,
+        })
+    }
+
+    fn frames(frames: &[(u64, AgentFrame)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (number, frame) in frames {
+            encode(*number, frame, &mut bytes);
+        }
+        bytes
+    }
+
+    /// What an agent that somebody took over says, and what becomes of it: the first error, or how
+    /// many frames were believed.
+    async fn believe(said: &[u8]) -> Result<usize, WireError> {
+        let (ours, mut theirs) = StdStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("unblocked");
+        theirs.write_all(said).expect("fits the socket");
+        drop(theirs);
+        let mut wire = Wire::new(ours.into(), OUTPUT_BYTES)?;
+        let mut believed = 0;
+        while wire.turn(true).await?.is_some() {
+            believed += 1;
+        }
+        Ok(believed)
+    }
+
+    #[tokio::test]
+    async fn an_honest_agent_is_believed() {
+        let started = AgentFrame::Started { setup_us: 1 };
+        let said = frames(&[(1, hello()), (2, started), (3, output(0, b"0123456789"))]);
+        assert_eq!(believe(&said).await.expect("honest"), 3);
+    }
+
+    #[tokio::test]
+    async fn each_breach_ends_the_conversation() {
+        let started = || AgentFrame::Started { setup_us: 1 };
+        let lies: [(&str, Vec<u8>); 8] = [
+            ("a number left out", frames(&[(1, hello()), (3, started())])),
+            ("a number twice", frames(&[(1, hello()), (1, started())])),
+            ("an end before a start", frames(&[(1, hello()), (2, ended())])),
+            (
+                "more output than was asked for",
+                frames(&[(1, hello()), (2, started()), (3, output(0, b"0123456789a"))]),
+            ),
+            ("a gap in the output", frames(&[(1, hello()), (2, started()), (3, output(1, b"x"))])),
+            (
+                "a frame after the last",
+                frames(&[(1, hello()), (2, started()), (3, ended()), (4, output(0, b"x"))]),
+            ),
+            ("a length beyond all bounds", u32::MAX.to_le_bytes().to_vec()),
+            ("what is no frame", vec![b'x'; 64]),
+        ];
+        for (what, said) in lies {
+            assert!(believe(&said).await.is_err(), "{what} was believed");
+        }
+    }
+}
