@@ -38,11 +38,11 @@ pub(crate) trait Operation: Send + 'static {
     type Output: Send + 'static;
     type Error: From<StoreError> + Send + 'static;
 
-    fn run<'a>(
+    fn run(
         self,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<Self::Output, Self::Error>>;
+        db: &mut SqliteConnection,
+        context: &mut Context,
+    ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
 }
 
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;

@@ -1,7 +1,5 @@
 //! What clients and the house-keeping write.
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use hood_core::lifecycle::{AnyEvaluation, QueueEnd};
 use hood_core::{EvaluationId, State, Tenant, Timestamp};
 use sqlx::SqliteConnection;
@@ -87,32 +85,25 @@ impl Operation for RequestCancel {
     type Output = Cancel;
     type Error = FindError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<Cancel, FindError>> {
-        async move {
-            let row = find(db, &self.tenant, self.id).await?;
-            match state(&row)? {
-                State::Succeeded | State::Failed | State::Cancelled => return Ok(Cancel::AlreadyTerminal),
-                State::Queued => {
-                    self.note(db).await?;
-                    end_queued(
-                        db,
-                        context,
-                        &row,
-                        (QueueEnd::Cancelled, self.wish.now, &self.wish.result_if_queued),
-                    )
-                    .await?;
-                    return Ok(Cancel::EndedNow);
-                }
-                State::Provisioning | State::Running => self.note(db).await?,
+    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<Cancel, FindError> {
+        let row = find(db, &self.tenant, self.id).await?;
+        match state(&row)? {
+            State::Succeeded | State::Failed | State::Cancelled => return Ok(Cancel::AlreadyTerminal),
+            State::Queued => {
+                self.note(db).await?;
+                end_queued(
+                    db,
+                    context,
+                    &row,
+                    (QueueEnd::Cancelled, self.wish.now, &self.wish.result_if_queued),
+                )
+                .await?;
+                return Ok(Cancel::EndedNow);
             }
-            context.signals.extend([Signal::Cancel(self.id), Signal::Changed(self.id)]);
-            Ok(Cancel::Requested)
+            State::Provisioning | State::Running => self.note(db).await?,
         }
-        .boxed()
+        context.signals.extend([Signal::Cancel(self.id), Signal::Changed(self.id)]);
+        Ok(Cancel::Requested)
     }
 }
 
@@ -147,21 +138,14 @@ impl Operation for Forget {
     type Output = Delete;
     type Error = FindError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<Delete, FindError>> {
-        async move {
-            let row = find(db, &self.tenant, self.id).await?;
-            if !state(&row)?.is_terminal() {
-                return Ok(Delete::NotTerminal);
-            }
-            self.delete(db, &row).await?;
-            context.signals.insert(Signal::Changed(self.id));
-            Ok(Delete::Deleted)
+    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<Delete, FindError> {
+        let row = find(db, &self.tenant, self.id).await?;
+        if !state(&row)?.is_terminal() {
+            return Ok(Delete::NotTerminal);
         }
-        .boxed()
+        self.delete(db, &row).await?;
+        context.signals.insert(Signal::Changed(self.id));
+        Ok(Delete::Deleted)
     }
 }
 
@@ -222,28 +206,21 @@ impl Operation for Expire {
     type Output = u64;
     type Error = StoreError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        async move {
-            let query = format!(
-                "SELECT {COLUMNS} FROM evaluations WHERE state = 'queued' AND queued_at <= $1 \
-                 ORDER BY queued_at LIMIT $2"
-            );
-            let rows = sqlx::query(sqlx::AssertSqlSafe(query))
-                .bind(self.older_than.as_micros())
-                .bind(i64::from(self.limit))
-                .fetch_all(&mut *db)
-                .await
-                .map_err(failed("looking for the oldest"))?;
-            for row in &rows {
-                end_queued(db, context, row, (QueueEnd::GivenUp, self.now, &self.result)).await?;
-            }
-            Ok(rows.len() as u64)
+    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<u64, StoreError> {
+        let query = format!(
+            "SELECT {COLUMNS} FROM evaluations WHERE state = 'queued' AND queued_at <= $1 \
+             ORDER BY queued_at LIMIT $2"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(self.older_than.as_micros())
+            .bind(i64::from(self.limit))
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("looking for the oldest"))?;
+        for row in &rows {
+            end_queued(db, context, row, (QueueEnd::GivenUp, self.now, &self.result)).await?;
         }
-        .boxed()
+        Ok(rows.len() as u64)
     }
 }
 
@@ -254,24 +231,17 @@ impl Operation for InsertKey {
     type Output = ();
     type Error = StoreError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        _context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        async move {
-            let Self(key) = self;
-            sqlx::query("INSERT INTO api_keys (hash, tenant, name, created_at) VALUES ($1, $2, $3, $4)")
-                .bind(&key.hash[..])
-                .bind(key.tenant.as_str())
-                .bind(&key.name)
-                .bind(key.created_at.as_micros())
-                .execute(db)
-                .await
-                .map_err(failed("keeping a key"))?;
-            Ok(())
-        }
-        .boxed()
+    async fn run(self, db: &mut SqliteConnection, _context: &mut Context) -> Result<(), StoreError> {
+        let Self(key) = self;
+        sqlx::query("INSERT INTO api_keys (hash, tenant, name, created_at) VALUES ($1, $2, $3, $4)")
+            .bind(&key.hash[..])
+            .bind(key.tenant.as_str())
+            .bind(&key.name)
+            .bind(key.created_at.as_micros())
+            .execute(db)
+            .await
+            .map_err(failed("keeping a key"))?;
+        Ok(())
     }
 }
 
@@ -286,25 +256,18 @@ impl Operation for PutCapacity {
     type Output = ();
     type Error = StoreError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        _context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        async move {
-            sqlx::query(
-                "INSERT INTO capacity (slot, version, noted_at, document) VALUES (0, $1, $2, $3) \
-                 ON CONFLICT (slot) DO UPDATE SET version = $1, noted_at = $2, document = $3",
-            )
-            .bind(sql_number(self.version))
-            .bind(self.at.as_micros())
-            .bind(self.document)
-            .execute(db)
-            .await
-            .map_err(failed("keeping the catalogue"))?;
-            Ok(())
-        }
-        .boxed()
+    async fn run(self, db: &mut SqliteConnection, _context: &mut Context) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO capacity (slot, version, noted_at, document) VALUES (0, $1, $2, $3) \
+             ON CONFLICT (slot) DO UPDATE SET version = $1, noted_at = $2, document = $3",
+        )
+        .bind(sql_number(self.version))
+        .bind(self.at.as_micros())
+        .bind(self.document)
+        .execute(db)
+        .await
+        .map_err(failed("keeping the catalogue"))?;
+        Ok(())
     }
 }
 
@@ -317,22 +280,15 @@ impl Operation for Count {
     type Output = u64;
     type Error = StoreError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        _context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        async move {
-            let row = sqlx::query(
-                "INSERT INTO counters (name, value) VALUES ($1, 1) \
-                 ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
-            )
-            .bind(self.0)
-            .fetch_one(db)
-            .await
-            .map_err(failed("counting"))?;
-            number(&row, "value")
-        }
-        .boxed()
+    async fn run(self, db: &mut SqliteConnection, _context: &mut Context) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "INSERT INTO counters (name, value) VALUES ($1, 1) \
+             ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
+        )
+        .bind(self.0)
+        .fetch_one(db)
+        .await
+        .map_err(failed("counting"))?;
+        number(&row, "value")
     }
 }

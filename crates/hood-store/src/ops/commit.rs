@@ -1,8 +1,6 @@
 //! What a lease's holder writes: transitions, output, the attempt's facts and the result, all of it
 //! in one transaction or none of it.
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use hood_core::outcome::Stream;
 use hood_core::{EventKind, State, Timestamp, Transition};
 use sqlx::SqliteConnection;
@@ -33,12 +31,8 @@ impl Operation for Write {
     type Output = ();
     type Error = CommitError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<(), CommitError>> {
-        self.write(db, context).boxed()
+    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<(), CommitError> {
+        self.write(db, context).await
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use hood_core::lifecycle::AnyEvaluation;
 use hood_core::{EvaluationId, State, Tenant, Timestamp, Transition};
 use sqlx::SqliteConnection;
@@ -33,12 +31,8 @@ impl Operation for Claim {
     type Output = Vec<Claimed>;
     type Error = StoreError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<Vec<Claimed>, StoreError>> {
-        self.claim(db, context).boxed()
+    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<Vec<Claimed>, StoreError> {
+        self.claim(db, context).await
     }
 }
 
@@ -163,12 +157,12 @@ impl Operation for Reclaim {
     type Output = Vec<Claimed>;
     type Error = StoreError;
 
-    fn run<'a>(
+    async fn run(
         self,
-        db: &'a mut SqliteConnection,
-        _context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<Vec<Claimed>, StoreError>> {
-        self.reclaim(db).boxed()
+        db: &mut SqliteConnection,
+        _context: &mut Context,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        self.reclaim(db).await
     }
 }
 
@@ -227,12 +221,12 @@ impl Operation for Renew {
     type Output = Vec<Renewed>;
     type Error = StoreError;
 
-    fn run<'a>(
+    async fn run(
         self,
-        db: &'a mut SqliteConnection,
-        _context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<Vec<Renewed>, StoreError>> {
-        self.renew(db).boxed()
+        db: &mut SqliteConnection,
+        _context: &mut Context,
+    ) -> Result<Vec<Renewed>, StoreError> {
+        self.renew(db).await
     }
 }
 

@@ -1,7 +1,5 @@
 //! Accepting: one evaluation, or a whole batch, or nothing.
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use hood_core::lifecycle::{Evaluation, Queued};
 use hood_core::{BatchId, EvaluationId, State, Tenant, Timestamp};
 use sqlx::SqliteConnection;
@@ -27,12 +25,8 @@ impl Operation for Submit {
     type Output = Accepted;
     type Error = SubmitError;
 
-    fn run<'a>(
-        self,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
-    ) -> BoxFuture<'a, Result<Accepted, SubmitError>> {
-        self.submit(db, context).boxed()
+    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<Accepted, SubmitError> {
+        self.submit(db, context).await
     }
 }
 
