@@ -104,24 +104,49 @@ pub(crate) fn new_evaluation(
     })
 }
 
-/// Stores it. When this returns, it is durable.
+/// What a body came to.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Evaluations in it.
+    pub(crate) count: usize,
+    pub(crate) idempotency: Option<Idempotency>,
+    /// What is to be stored, or why it may not be.
+    pub(crate) new: Result<Vec<NewEvaluation>, ApiError>,
+}
+
+/// Stores it; when this returns, it is durable. What came before under the same key stays accepted,
+/// though it would be refused today.
 pub(crate) async fn store(
     state: &ApiState,
     caller: &Caller,
     batch: Option<BatchId>,
-    evaluations: Vec<NewEvaluation>,
-    idempotency: Option<Idempotency>,
+    prepared: Prepared,
 ) -> Result<Accepted, ApiError> {
-    let count = evaluations.len();
-    let submission = NewSubmission { batch, evaluations, idempotency };
-    let stored = state.store().submit(&caller.tenant, state.now(), submission).await;
+    let Prepared { count, idempotency, new } = prepared;
+    let stored = match new {
+        Ok(evaluations) => {
+            let submission = NewSubmission { batch, evaluations, idempotency };
+            let submitted = state.store().submit(&caller.tenant, state.now(), submission).await;
+            submitted.map_err(ApiError::from)
+        }
+        Err(refusal) => replayed(state, caller, idempotency).await.and_then(|known| known.ok_or(refusal)),
+    };
     let outcome = match &stored {
         Ok(Accepted::New) => SubmissionOutcome::Accepted,
         Ok(Accepted::Existing { .. }) => SubmissionOutcome::Replayed,
         Err(_) => SubmissionOutcome::Refused,
     };
     record_submissions(outcome, count);
-    stored.map_err(ApiError::from)
+    stored
+}
+
+async fn replayed(
+    state: &ApiState,
+    caller: &Caller,
+    idempotency: Option<Idempotency>,
+) -> Result<Option<Accepted>, ApiError> {
+    let Some(idempotency) = idempotency else { return Ok(None) };
+    Ok(state.store().find_submission(&caller.tenant, &idempotency).await?)
 }
 
 /// Runs work that a large body makes long off the threads that serve everybody.

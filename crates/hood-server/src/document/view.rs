@@ -120,7 +120,8 @@ fn attempt_view(attempt: &AttemptRecord) -> Result<api::AttemptSummary, serde_js
 }
 
 fn timings(record: &Record) -> api::Timings {
-    let between = |from: Option<Timestamp>, to: Option<Timestamp>| Some(to?.since(from?).as_micros() as f64 / 1e3);
+    let between =
+        |from: Option<Timestamp>, to: Option<Timestamp>| Some(to?.since(from?).as_micros() as f64 / 1e3);
     let created = Some(record.created_at);
     api::Timings {
         queued_ms: between(created, record.leased_at),

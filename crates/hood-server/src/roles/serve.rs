@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use hood_core::retry::RetryPolicy;
 use hood_core::{Tenant, Timestamp};
+use hood_dispatch::Dispatch;
 use hood_dispatch::environment::{self, Declaration, Library};
 use hood_dispatch::local::{Local, LocalConfig};
-use hood_dispatch::Dispatch;
 use hood_sandbox::IdRange;
 use hood_store::{NewKey, Store, StoreConfig};
 use tokio::net::TcpListener;
@@ -87,10 +87,12 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     let local = start_places(config, options).await?;
     let dispatch: Arc<dyn Dispatch> = Arc::new(local.clone());
     publish(&store, &*dispatch, config, clock.now()).await?;
-    let offers = tokio::spawn(keep_offering(store.clone(), local.clone(), config.clone(), Arc::clone(&clock)));
+    let offers =
+        tokio::spawn(keep_offering(store.clone(), local.clone(), config.clone(), Arc::clone(&clock)));
 
     let health = Health::default();
-    let means = Means { store: store.clone(), dispatch, clock: Arc::clone(&clock), dice: Arc::new(ThreadDice) };
+    let means =
+        Means { store: store.clone(), dispatch, clock: Arc::clone(&clock), dice: Arc::new(ThreadDice) };
     let worker = Worker::new(means, health.clone(), worker_config(config));
     let taken_over = worker.recover().await.context("cannot take over what a predecessor left")?;
     let stop_intake = CancellationToken::new();
@@ -209,10 +211,15 @@ fn declarations(dir: &Path) -> anyhow::Result<Vec<Declaration>> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
     for path in paths {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let declaration = Declaration::parse(&text, &path.to_string_lossy())?;
         if declarations.iter().any(|known| known.name == declaration.name) {
-            bail!("{}: environment `{}` is declared twice; choose another name", path.display(), declaration.name);
+            bail!(
+                "{}: environment `{}` is declared twice; choose another name",
+                path.display(),
+                declaration.name
+            );
         }
         declarations.push(declaration);
     }
@@ -231,7 +238,12 @@ fn worker_config(config: &Config) -> WorkerConfig {
     }
 }
 
-async fn publish(store: &Store, dispatch: &dyn Dispatch, config: &Config, now: Timestamp) -> anyhow::Result<()> {
+async fn publish(
+    store: &Store,
+    dispatch: &dyn Dispatch,
+    config: &Config,
+    now: Timestamp,
+) -> anyhow::Result<()> {
     let catalogue = dispatch.capacity();
     let text = document::to_json(&offer::document(&catalogue, config));
     store.put_capacity(catalogue.capacity.version, now, &text).await.context("cannot publish what is offered")
@@ -267,14 +279,18 @@ fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker) {
     let writable = store.clone();
     health.register("store", move || {
         let store = writable.clone();
-        async move { store.check_writable().await.map_err(|error| format!("the store cannot be written: {error}")) }
+        async move {
+            store.check_writable().await.map_err(|error| format!("the store cannot be written: {error}"))
+        }
     });
     let places = local.clone();
     health.register("sandbox", move || {
         let catalogue = places.capacity();
         async move {
             match (catalogue.capacity.places, catalogue.capacity.unproven.first()) {
-                (0, Some((_, reason))) => Err(format!("no place can be made: {reason}; run `fumehood doctor`")),
+                (0, Some((_, reason))) => {
+                    Err(format!("no place can be made: {reason}; run `fumehood doctor`"))
+                }
                 (0, None) => Err("no place is configured: set worker.places".to_owned()),
                 _ => Ok(()),
             }

@@ -45,7 +45,8 @@ enum Stop {
 
 pub(super) async fn run(shared: &Shared, claimed: Claimed, held: Held, entry: Entry) {
     let key = AttemptKey { evaluation: claimed.lease.evaluation, attempt: claimed.lease.attempt };
-    let mut attempt = Attempt { shared, key, evaluation: claimed.evaluation, created_at: claimed.created_at, held };
+    let mut attempt =
+        Attempt { shared, key, evaluation: claimed.evaluation, created_at: claimed.created_at, held };
     if entry == Entry::Fresh {
         record_attempt();
     }
@@ -100,8 +101,8 @@ struct Accepted {
 
 impl Attempt<'_> {
     fn read(request: &str) -> Result<Accepted, String> {
-        let accepted: AcceptedDocument =
-            serde_json::from_str(request).map_err(|error| format!("the stored request cannot be read: {error}"))?;
+        let accepted: AcceptedDocument = serde_json::from_str(request)
+            .map_err(|error| format!("the stored request cannot be read: {error}"))?;
         let (source, errors) = document::source_to_core(&accepted.submission);
         if let Some(error) = errors.first() {
             return Err(format!("the stored request cannot be laid out: {}: {}", error.path, error.message));
@@ -225,7 +226,9 @@ impl Attempt<'_> {
         while let Some(report) = next {
             highest = report.number;
             match report.body {
-                ReportBody::Ready { environment_digest } => self.release(&mut commit, assignment, environment_digest),
+                ReportBody::Ready { environment_digest } => {
+                    self.release(&mut commit, assignment, environment_digest)
+                }
                 ReportBody::Output { stream, offset, bytes } => {
                     gathered += bytes.len();
                     commit.output.push(Chunk { stream, offset, bytes });

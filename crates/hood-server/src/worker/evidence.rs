@@ -5,8 +5,8 @@ use hood_core::retry::Loss;
 use hood_core::{Assignment, Observation, Refusal};
 use hood_wire::api;
 
-use crate::document::{ResultDocument, degraded_to_wire, limits_to_wire, usage_to_wire};
 use crate::document::stream_document;
+use crate::document::{ResultDocument, degraded_to_wire, limits_to_wire, usage_to_wire};
 
 /// What the last attempt came to, lost like the ones before it.
 pub(super) fn lost(

@@ -49,7 +49,8 @@ impl Leases {
 
     pub(super) fn release(&self, held: &Held) {
         let mut entries = self.lock();
-        let current = entries.get(&held.lease.evaluation).is_some_and(|entry| entry.lease.token == held.lease.token);
+        let current =
+            entries.get(&held.lease.evaluation).is_some_and(|entry| entry.lease.token == held.lease.token);
         if current {
             entries.remove(&held.lease.evaluation);
         }

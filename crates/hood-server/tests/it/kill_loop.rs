@@ -25,7 +25,8 @@ struct Victim {
 
 impl Victim {
     async fn start(data: &Path, images: &Path) -> Self {
-        let log = fs::File::options().create(true).append(true).open(data.with_extension("log")).expect("a log");
+        let log =
+            fs::File::options().create(true).append(true).open(data.with_extension("log")).expect("a log");
         let mut process = Command::new(env!("CARGO_BIN_EXE_fumehood"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
@@ -44,7 +45,10 @@ impl Victim {
                 break endpoint["address"].as_str().expect("an address").to_owned();
             }
             if let Some(status) = process.try_wait().expect("waits") {
-                panic!("the server ended: {status}\n{}", fs::read_to_string(data.with_extension("log")).unwrap_or_default());
+                panic!(
+                    "the server ended: {status}\n{}",
+                    fs::read_to_string(data.with_extension("log")).unwrap_or_default()
+                );
             }
             assert!(Instant::now() < deadline, "the server does not answer");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -80,12 +84,13 @@ impl Victim {
 fn recorded(data: &Path) -> Vec<(u32, u64)> {
     let Ok(records) = fs::read_dir(data.join("sandbox/places")) else { return Vec::new() };
     let texts = records.filter_map(|record| fs::read_to_string(record.ok()?.path()).ok());
-    texts.filter_map(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("process ")).map(str::to_owned)?;
-        let (pid, start) = line.split_once(' ')?;
-        Some((pid.parse().ok()?, start.parse().ok()?))
-    })
-    .collect()
+    texts
+        .filter_map(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("process ")).map(str::to_owned)?;
+            let (pid, start) = line.split_once(' ')?;
+            Some((pid.parse().ok()?, start.parse().ok()?))
+        })
+        .collect()
 }
 
 fn is_alive((pid, start): (u32, u64)) -> bool {
@@ -101,7 +106,9 @@ fn work(round: u32) -> Value {
         .map(|i| {
             let code = match i % 4 {
                 0 => format!("print('{round}-{i}')"),
-                1 => format!("import time\nfor n in range(5): print('{round}-{i}', n, flush=True); time.sleep(0.02)"),
+                1 => format!(
+                    "import time\nfor n in range(5): print('{round}-{i}', n, flush=True); time.sleep(0.02)"
+                ),
                 2 => format!("import sys\nsys.stdout.write('{round}-{i} ' * 5000)"),
                 _ => format!("print('{round}-{i}')\nraise SystemExit(3)"),
             };
@@ -122,7 +129,8 @@ fn expected(kind: &str, tag: &str) -> String {
 fn directories() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = dir.path().join("data");
-    let images = std::env::temp_dir().join(format!("fumehood-test-images-{}", rustix::process::geteuid().as_raw()));
+    let images =
+        std::env::temp_dir().join(format!("fumehood-test-images-{}", rustix::process::geteuid().as_raw()));
     (dir, data, images)
 }
 
@@ -136,7 +144,13 @@ async fn nothing_accepted_is_lost_and_nothing_ends_twice() {
         let answer = server.call(reqwest::Method::POST, "/v1/batches", Some(&work(round))).await;
         let (status, body) = answer.expect("the server lives");
         assert_eq!(status, 201, "{body}");
-        accepted.extend(body["evaluations"].as_array().expect("ids").iter().map(|id| id.as_str().expect("text").to_owned()));
+        accepted.extend(
+            body["evaluations"]
+                .as_array()
+                .expect("ids")
+                .iter()
+                .map(|id| id.as_str().expect("text").to_owned()),
+        );
         // Death comes at another moment each time: in the middle of the batch, of a claim, of a run.
         tokio::time::sleep(Duration::from_millis(u64::from(30 + (round * 97) % 400))).await;
         server.kill();
@@ -181,7 +195,8 @@ async fn check(server: &Victim, ended: &Value) {
     assert_eq!(events.last().expect("not empty")["type"], "finished");
     assert!(count("started") <= 2, "a program was started more than twice: {events:#?}");
     assert_eq!(count("attempt_started"), count("retry_scheduled") + 1, "{events:#?}");
-    let (kind, tag) = (ended["labels"]["kind"].as_str().expect("text"), ended["labels"]["tag"].as_str().expect("text"));
+    let (kind, tag) =
+        (ended["labels"]["kind"].as_str().expect("text"), ended["labels"]["tag"].as_str().expect("text"));
     match ended["verdict"].as_str() {
         Some("succeeded") if kind != "3" => {}
         Some("failed") if kind == "3" && ended["exit_code"] == 3 => {}
@@ -192,7 +207,8 @@ async fn check(server: &Victim, ended: &Value) {
         }
         other => panic!("{other:?}: {ended:#}"),
     }
-    let stdout = server.http.get(format!("{}/v1/evaluations/{id}/stdout", server.url)).bearer_auth(&server.token);
+    let stdout =
+        server.http.get(format!("{}/v1/evaluations/{id}/stdout", server.url)).bearer_auth(&server.token);
     let bytes = stdout.send().await.expect("an answer").bytes().await.expect("bytes");
     assert_eq!(String::from_utf8_lossy(&bytes), expected(kind, tag));
 }
@@ -202,7 +218,8 @@ async fn a_program_whose_server_dies_each_time_is_started_twice_at_most() {
     let (_dir, data, images) = directories();
     let mut server = Victim::start(&data, &images).await;
     let sleeper = json!({ "code": "import time\nprint('up', flush=True)\ntime.sleep(100)" });
-    let (status, body) = server.call(reqwest::Method::POST, "/v1/evaluations", Some(&sleeper)).await.expect("lives");
+    let (status, body) =
+        server.call(reqwest::Method::POST, "/v1/evaluations", Some(&sleeper)).await.expect("lives");
     assert_eq!(status, 201, "{body}");
     let id = body["id"].as_str().expect("an id").to_owned();
     let mut kills = 0;
@@ -221,7 +238,10 @@ async fn a_program_whose_server_dies_each_time_is_started_twice_at_most() {
     };
     assert_eq!(kills, 2);
     assert_eq!(ended["verdict"], "infrastructure_error", "{ended:#}");
-    assert_eq!((&ended["evidence"]["suspect"], &ended["evidence"]["lost"]["kind"]), (&json!(true), &json!("suspect")));
+    assert_eq!(
+        (&ended["evidence"]["suspect"], &ended["evidence"]["lost"]["kind"]),
+        (&json!(true), &json!("suspect"))
+    );
     assert_eq!(ended["attempts"].as_array().map(Vec::len), Some(2));
     server.kill();
 }

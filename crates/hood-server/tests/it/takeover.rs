@@ -7,7 +7,7 @@ use std::time::Duration;
 use hood_core::outcome::Stream;
 use hood_core::plan::PolicyMode;
 use hood_core::retry::RetryPolicy;
-use hood_core::{EventKind, EvaluationId, Limits, State, Tenant, Timestamp, Verdict};
+use hood_core::{EvaluationId, EventKind, Limits, State, Tenant, Timestamp, Verdict};
 use hood_dispatch::Dispatch;
 use hood_dispatch::environment::{self, Library};
 use hood_dispatch::local::{Local, LocalConfig};
@@ -80,7 +80,11 @@ impl Scene {
             request: document::to_json(&accepted),
         };
         let submission = NewSubmission { batch: None, evaluations: vec![evaluation], idempotency: None };
-        self.means.store.submit(&Tenant::default(), self.means.clock.now(), submission).await.expect("accepted");
+        self.means
+            .store
+            .submit(&Tenant::default(), self.means.clock.now(), submission)
+            .await
+            .expect("accepted");
         id
     }
 
@@ -94,7 +98,6 @@ impl Scene {
         }
     }
 }
-
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_worker_goes_on_with_the_same_attempt_and_nothing_runs_twice() {

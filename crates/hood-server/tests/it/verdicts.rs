@@ -41,7 +41,8 @@ async fn exit_codes() {
 async fn every_fatal_signal() {
     let server = Server::start().await;
     // All whose default is to end the process; 16 is not used by Linux but ends it too.
-    for signal in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31, 34, 64] {
+    for signal in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31, 34, 64]
+    {
         let code = format!(
             "import os, signal\nif {signal} != 9: signal.signal({signal}, signal.SIG_DFL)\nos.kill(os.getpid(), {signal})\nsignal.pause()"
         );
@@ -132,7 +133,11 @@ async fn memory_runs_out() {
         }
         expect(&ended, "out_of_memory");
         assert!(ended["evidence"]["oom_kills"].as_u64() >= Some(1), "{what}: {ended:#}");
-        assert_eq!(ended["evidence"]["limit"], json!({ "name": "memory_bytes", "allowed": 64 * MIB }), "{what}");
+        assert_eq!(
+            ended["evidence"]["limit"],
+            json!({ "name": "memory_bytes", "allowed": 64 * MIB }),
+            "{what}"
+        );
         assert!(ended["usage"]["memory_peak_bytes"].as_u64() <= Some(64 * MIB), "{what}: {ended:#}");
     }
     server.stop().await;
@@ -168,7 +173,10 @@ async fn floods_of_output() {
         expect(&ended, "succeeded");
         for stream in streams {
             assert_eq!(ended[*stream]["bytes"], 100 * MIB, "{ended:#}");
-            assert_eq!((&ended[*stream]["kept_bytes"], &ended[*stream]["truncated"]), (&json!(1_000_000), &json!(true)));
+            assert_eq!(
+                (&ended[*stream]["kept_bytes"], &ended[*stream]["truncated"]),
+                (&json!(1_000_000), &json!(true))
+            );
             let kept = server.bytes(&ended, stream).await;
             assert!(kept.len() == 1_000_000 && kept.iter().all(|byte| *byte == stream.as_bytes()[3]));
         }
@@ -184,7 +192,8 @@ async fn output_limits_at_their_edge() {
     let server = Server::start().await;
     for (written, truncated) in [(999, false), (1000, false), (1001, true)] {
         let code = format!("import sys\nsys.stdout.write('x' * {written})");
-        let submission = json!({ "code": code, "limits": { "output_bytes": 1000 }, "on_output_limit": "fail" });
+        let submission =
+            json!({ "code": code, "limits": { "output_bytes": 1000 }, "on_output_limit": "fail" });
         let ended = server.run(&submission).await;
         expect(&ended, if truncated { "output_limit" } else { "succeeded" });
         assert_eq!(ended["stdout"]["kept_bytes"], written.min(1000));
@@ -240,14 +249,21 @@ async fn bytes_are_bytes() {
             "import os\nfor i in range(10000): os.write(1, b'%d,' % (i % 10))".into(),
             (0..10_000).flat_map(|i| format!("{},", i % 10).into_bytes()).collect(),
         ),
-        ("a JSON document", format!("import sys\nsys.stdout.write({json_text:?})"), json_text.as_bytes().to_vec()),
+        (
+            "a JSON document",
+            format!("import sys\nsys.stdout.write({json_text:?})"),
+            json_text.as_bytes().to_vec(),
+        ),
     ];
     for (what, code, wanted) in cases {
         let ended = server.python(&code).await;
         expect(&ended, "succeeded");
         assert_eq!(server.bytes(&ended, "stdout").await, wanted, "{what}");
         assert_eq!(ended["stdout"]["bytes"], wanted.len(), "{what}");
-        assert_eq!((&ended["stdout"]["complete"], &ended["stdout"]["truncated"]), (&json!(true), &json!(false)));
+        assert_eq!(
+            (&ended["stdout"]["complete"], &ended["stdout"]["truncated"]),
+            (&json!(true), &json!(false))
+        );
         assert!(server.bytes(&ended, "stderr").await.is_empty(), "{what}");
     }
     server.stop().await;
@@ -264,7 +280,9 @@ async fn descriptors_closed_and_streams_apart() {
     assert_eq!(server.bytes(&ended, "stderr").await, b"err\n");
     // A grandchild keeps stdout open for a minute: end of file is not awaited.
     let began = Instant::now();
-    let ended = server.python("import os, time\nif os.fork() == 0:\n    os.setsid(); time.sleep(60)\nprint('done')").await;
+    let ended = server
+        .python("import os, time\nif os.fork() == 0:\n    os.setsid(); time.sleep(60)\nprint('done')")
+        .await;
     expect(&ended, "succeeded");
     assert_eq!(server.bytes(&ended, "stdout").await, b"done\n");
     assert!(began.elapsed() < Duration::from_secs(20));
@@ -361,7 +379,16 @@ async fn what_the_program_sees() {
         "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/eval", "TMPDIR": "/tmp", "LANG": "C",
         "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "ADDED": "1",
     });
-    let mut wanted = json!([["main.py", "a b", "ü", ""], "/eval/main.py", "__main__", "/eval", "/eval", environment, ["d", "main.py"], "inside"]);
+    let mut wanted = json!([
+        ["main.py", "a b", "ü", ""],
+        "/eval/main.py",
+        "__main__",
+        "/eval",
+        "/eval",
+        environment,
+        ["d", "main.py"],
+        "inside"
+    ]);
     // CPython sets LC_CTYPE itself when it coerces the C locale.
     if seen[5]["LC_CTYPE"].is_string() {
         wanted[5]["LC_CTYPE"] = seen[5]["LC_CTYPE"].clone();
@@ -393,6 +420,10 @@ async fn cancelled_at_every_stage() {
     expect(&ended, "cancelled");
     assert_eq!(ended["evidence"]["kill"]["cause"], "cancel");
     cancel(&running, json!({})).await;
-    assert_eq!(server.get(&format!("/v1/evaluations/{running}")).await, ended, "a terminal one is left as it is");
+    assert_eq!(
+        server.get(&format!("/v1/evaluations/{running}")).await,
+        ended,
+        "a terminal one is left as it is"
+    );
     server.stop().await;
 }

@@ -12,7 +12,7 @@ use crate::api::error::{ApiError, ErrorCode, problems};
 use crate::api::guard::Caller;
 use crate::api::query::Query;
 use crate::api::state::ApiState;
-use crate::api::submission::{self, SubmissionHeaders};
+use crate::api::submission::{self, Prepared, SubmissionHeaders};
 use crate::api::watch::Watch;
 use crate::api::{body, catalogue};
 
@@ -81,18 +81,22 @@ async fn accept(
 ) -> Result<(EvaluationId, StatusCode), ApiError> {
     let limits = &state.config().limits.body;
     let body = body::read(state, request, limits.bytes_max).await?;
-    let catalogue = catalogue::need(state).await?;
+    // Kept for later: what came before under the same key is answered without it.
+    let catalogue = catalogue::need(state).await;
     let id = submission::id(state.now());
     let large = body.bytes.len() > limits.offload_bytes;
     let shared = state.clone();
-    let (new, idempotency) = submission::off_thread(large, move || {
+    let prepared = submission::off_thread(large, move || {
         let submitted: Submission = body::json(&body.bytes)?;
         let idempotency = headers.idempotency("evaluation", &submitted)?;
-        let admitted = Admission { catalogue: &catalogue, config: shared.config() }.admit_one(submitted)?;
-        Ok((submission::new_evaluation(id, admitted, &headers)?, idempotency))
+        let admitted = catalogue.and_then(|catalogue| {
+            Admission { catalogue: &catalogue, config: shared.config() }.admit_one(submitted)
+        });
+        let new = admitted.and_then(|admitted| submission::new_evaluation(id, admitted, &headers));
+        Ok(Prepared { count: 1, idempotency, new: new.map(|new| vec![new]) })
     })
     .await?;
-    match submission::store(state, caller, None, vec![new], idempotency).await? {
+    match submission::store(state, caller, None, prepared).await? {
         Accepted::New => Ok((id, StatusCode::CREATED)),
         Accepted::Existing { evaluations, .. } => match evaluations.first() {
             Some(existing) => Ok((*existing, StatusCode::OK)),

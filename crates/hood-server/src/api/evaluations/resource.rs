@@ -36,8 +36,11 @@ async fn head(
 ) -> Result<StreamHead, ApiError> {
     let max = state.config().limits.page.preview_bytes;
     let attempt = Some(record.history.attempts);
-    let slice: OutputSlice =
-        state.store().output(tenant, record.id, Span { stream, attempt, offset: 0, max }).await.map_err(ApiError::find)?;
+    let slice: OutputSlice = state
+        .store()
+        .output(tenant, record.id, Span { stream, attempt, offset: 0, max })
+        .await
+        .map_err(ApiError::find)?;
     let shortened = slice.stored > slice.bytes.len() as u64;
     Ok(StreamHead {
         text: text::safe(&slice.bytes, shortened),

@@ -31,7 +31,12 @@ impl FakeWorker {
     }
 
     pub(crate) async fn claim(&self) -> Attempt {
-        let claimed = self.store.claim(&Tenure { worker: "test".to_owned(), now: SystemClock.now(), ttl: TTL }, 1).await.expect("claims").pop();
+        let claimed = self
+            .store
+            .claim(&Tenure { worker: "test".to_owned(), now: SystemClock.now(), ttl: TTL }, 1)
+            .await
+            .expect("claims")
+            .pop();
         Attempt { store: self.store.clone(), claimed: claimed.expect("something is queued"), written: [0, 0] }
     }
 }

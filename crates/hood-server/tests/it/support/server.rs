@@ -41,7 +41,12 @@ impl Server {
         format!("http://{}{path}", self.running.address)
     }
 
-    pub(crate) async fn request(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+    pub(crate) async fn request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (u16, Value) {
         let mut request = self.http.request(method, self.url(path)).bearer_auth(&self.running.token);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
