@@ -19,14 +19,14 @@ use tokio::task::JoinHandle;
 use crate::config::StoreConfig;
 use crate::error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 use crate::model::{
-    Accepted, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Filter, Key, Lapsed,
-    Lease, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Span,
-    Storage, Tenure,
+    Accepted, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Filter, Idempotency,
+    Key, Lapsed, Lease, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary,
+    Renewed, Span, Storage, Tenure,
 };
 use crate::ops::client::{Count, Expire, Forget, InsertKey, PutCapacity, RequestCancel};
 use crate::ops::commit::Write;
 use crate::ops::lease::{Claim, Reclaim, Renew};
-use crate::ops::submit::Submit;
+use crate::ops::submit::{Submit, existing};
 use crate::read;
 use crate::wake::Wake;
 use crate::writer::{Writer, failed};
@@ -118,6 +118,17 @@ impl Store {
     ) -> Result<Accepted, SubmitError> {
         let config = self.inner.config.clone();
         self.writer()?.run(Submit { tenant: tenant.clone(), now, submission, config }).await
+    }
+
+    /// What an idempotency key stands for already: what was accepted stays accepted, though it would
+    /// be refused today.
+    pub async fn find_submission(
+        &self,
+        tenant: &Tenant,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Accepted>, SubmitError> {
+        let mut look = self.look().await?;
+        existing(&mut look, tenant, idempotency).await
     }
 
     /// Begins the next attempt of up to `limit` evaluations that are queued and due.

@@ -133,7 +133,8 @@ impl Submit {
     }
 }
 
-async fn existing(
+/// What this key stands for already.
+pub(crate) async fn existing(
     db: &mut SqliteConnection,
     tenant: &Tenant,
     idempotency: &Idempotency,

@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hood_core::{BatchId, EvaluationId};
-use hood_store::{Accepted, Idempotency, NewEvaluation};
+use hood_store::Accepted;
 use hood_wire::api::{BatchCreated, BatchSubmission, FieldError};
 
 use crate::api::admission::{Admission, invalid_fields};
@@ -14,7 +16,7 @@ use crate::api::error::{ApiError, ErrorCode, problems};
 use crate::api::guard::Caller;
 use crate::api::query::Query;
 use crate::api::state::ApiState;
-use crate::api::submission::{self, SubmissionHeaders};
+use crate::api::submission::{self, Prepared, SubmissionHeaders};
 
 problems!(
     MalformedRequest,
@@ -58,14 +60,15 @@ pub(crate) async fn create(
     Query::of(request.uri())?.finish()?;
     let headers = SubmissionHeaders::of(request.headers(), limits.submission.idempotency_key_bytes_max)?;
     let body = body::read(&state, request, limits.body.bytes_max).await?;
-    let catalogue = catalogue::need(&state).await?;
+    // Kept for later: what came before under the same key is answered without it.
+    let catalogue = catalogue::need(&state).await;
     let large = body.bytes.len() > limits.body.offload_bytes;
     let shared = state.clone();
-    let (new, idempotency) =
-        submission::off_thread(large, move || prepare(&shared, &catalogue, &headers, &body.bytes)).await?;
+    let prepared =
+        submission::off_thread(large, move || prepare(&shared, catalogue, &headers, &body.bytes)).await?;
     let batch = BatchId::new(state.now(), rand::random());
-    let ids = new.iter().map(|evaluation| evaluation.id).collect();
-    match submission::store(&state, &caller, Some(batch), new, idempotency).await? {
+    let ids = prepared.new.iter().flatten().map(|evaluation| evaluation.id).collect();
+    match submission::store(&state, &caller, Some(batch), prepared).await? {
         Accepted::New => Ok(answer(StatusCode::CREATED, batch, ids)),
         Accepted::Existing { batch: Some(batch), evaluations } => {
             Ok(answer(StatusCode::OK, batch, evaluations))
@@ -79,18 +82,22 @@ pub(crate) async fn create(
 
 fn prepare(
     state: &ApiState,
-    catalogue: &Catalogue,
+    catalogue: Result<Arc<Catalogue>, ApiError>,
     headers: &SubmissionHeaders,
     bytes: &[u8],
-) -> Result<(Vec<NewEvaluation>, Option<Idempotency>), ApiError> {
+) -> Result<Prepared, ApiError> {
     let submitted: BatchSubmission = body::json(bytes)?;
-    check_count(submitted.evaluations.len(), &state.config().limits.submission)?;
+    let count = submitted.evaluations.len();
+    check_count(count, &state.config().limits.submission)?;
     let idempotency = headers.idempotency("batch", &submitted)?;
-    let admitted = Admission { catalogue, config: state.config() }.admit_all(submitted.evaluations)?;
-    let ids = submission::ids(admitted.len(), state.now());
-    let new = ids.into_iter().zip(admitted);
-    let new = new.map(|(id, admitted)| submission::new_evaluation(id, admitted, headers));
-    Ok((new.collect::<Result<_, _>>()?, idempotency))
+    let admitted = catalogue.and_then(|catalogue| {
+        Admission { catalogue: &catalogue, config: state.config() }.admit_all(submitted.evaluations)
+    });
+    let new = admitted.and_then(|admitted| {
+        let ids = submission::ids(count, state.now()).into_iter().zip(admitted);
+        ids.map(|(id, admitted)| submission::new_evaluation(id, admitted, headers)).collect()
+    });
+    Ok(Prepared { count, idempotency, new })
 }
 
 fn check_count(count: usize, bounds: &SubmissionLimits) -> Result<(), ApiError> {

@@ -1,6 +1,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use hood_store::CancelWish;
 use hood_wire::api::{CancelRequest, Evaluation};
 
 use super::{parse_id, resource};
@@ -10,8 +11,6 @@ use crate::api::error::{ApiError, problems};
 use crate::api::guard::Caller;
 use crate::api::path::Segment;
 use crate::api::state::ApiState;
-use hood_store::CancelWish;
-
 use crate::document::{self, ResultDocument};
 
 problems!(

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hood_core::Verdict;
+use hood_server::clock::{Clock, SystemClock};
+use hood_server::document::to_json;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -184,6 +186,19 @@ async fn the_same_key_and_body_give_the_same_evaluation() {
         );
     }
     with_key(&app, &"k".repeat(255), r#"{"code": "1"}"#).await.expect(201);
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_found_again_though_it_would_be_refused_today() {
+    let app = TestApp::start().await;
+    let first = with_key(&app, "k", r#"{"code": "1"}"#).await.expect(201).json();
+    let mut unproven = catalogue();
+    unproven.proven.clear();
+    app.store.put_capacity(2, SystemClock.now(), &to_json(&unproven)).await.expect("a catalogue");
+    let again = with_key(&app, "k", r#"{"code": "1"}"#).await.expect(200).json();
+    assert_eq!(again["id"], first["id"]);
+    with_key(&app, "k", r#"{"code": "2"}"#).await.problem(409, "idempotency_conflict");
+    with_key(&app, "other", r#"{"code": "1"}"#).await.problem(503, "refused_for_now");
 }
 
 #[tokio::test]
