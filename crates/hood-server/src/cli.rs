@@ -37,16 +37,16 @@ use global::Global;
 
 /// What every command's exit status can be, besides those of `run` and `batch`.
 const AFTER_HELP: &str = "\
-Exit status: 0 done, 125 Fumehood failed or was called wrongly, 126 refused. `fumehood run` gives its
-program's own; `fumehood help run` has the table.
+Exit status:
+  0 done, 1 the answer is no (doctor, config check, batch), 125 Fumehood failed or was called
+  wrongly, 126 refused. `fumehood run` gives its program's own: `fumehood help run` has the table.
 
-Without --server the default data directory is used: through the server that holds it, or else by a
+Without --server, the default data directory is used: through the server that holds it, or else by a
 server that lives as long as the command does.";
 
 /// Runs untrusted evaluations behind strong isolation, and gives back results that can be trusted.
 #[derive(Debug, Parser)]
-#[command(name = "fumehood", version, after_help = AFTER_HELP, max_term_width = 100, propagate_version = true)]
-#[command(disable_help_subcommand = false, infer_subcommands = false)]
+#[command(name = "fumehood", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,

@@ -30,13 +30,14 @@ Examples:
   fumehood batch problems.jsonl -o results.jsonl
   fumehood batch problems.jsonl -o results.jsonl --server http://hood.example:7470
 
-Each line of the input is a submission as the API takes it (openapi/v1.json); `id`, if it is there, is your own
-name for it and comes back as the label `id`:
+Each line of the input is a submission as the API takes it (openapi/v1.json). `id`, if it is there,
+is your own name for it and comes back as the label `id`:
   {\"id\": \"sum/1\", \"code\": \"print(6*7)\", \"limits\": {\"wall_ms\": 2000}}
-Each line of the results is an evaluation as the API gives it, in the order of the input. Beside the results,
-RESULTS.state remembers what was submitted: run the same command again and it goes on where it stopped.
+Each line of the results is an evaluation as the API gives it, in the order of the input. Beside the
+results, RESULTS.state remembers what was submitted: the same command again goes on where it stopped.
 
-Exit status: 0 all succeeded, 1 some did not, 125 some were lost to Fumehood or it failed, 126 refused.";
+Exit status:
+  0 all succeeded, 1 some did not, 125 some were lost to Fumehood or it failed, 126 refused";
 
 /// Run many evaluations, and write their results.
 #[derive(Debug, ClapArgs)]

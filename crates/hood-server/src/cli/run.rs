@@ -34,11 +34,11 @@ Examples:
   fumehood run -o json hello.py                        the whole result as one JSON document
 
 Exit status:
-  the program's own; 128+n if signal n ended it
-  124 timed out                  130 cancelled (Ctrl-C)
-  125 Fumehood failed            137 out of memory
-  126 refused                    153 output limit        159 policy violation
-  With --exit-code verdict every verdict has its own: the same, with 1 for every failure of the program.";
+  the program's own, or 128+n if signal n ended it
+  124 timed out         130 cancelled (Ctrl-C)     153 output limit
+  125 Fumehood failed   137 out of memory          159 policy violation
+  126 refused
+  With --exit-code verdict every verdict has its own: the same, and 1 for a failed program.";
 
 /// Run a program in a sandbox, stream its output, and say how it ended.
 #[derive(Debug, ClapArgs)]
@@ -72,12 +72,6 @@ pub(super) struct Args {
     #[arg(long = "env", value_name = "NAME")]
     environment: Option<String>,
 
-    #[command(flatten)]
-    limits: Limits,
-
-    #[command(flatten)]
-    order: Order,
-
     /// Print the result as one JSON document, and no output of the program.
     #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -97,6 +91,12 @@ pub(super) struct Args {
     /// Print the id and leave; needs a server that stays.
     #[arg(long)]
     detach: bool,
+
+    #[command(flatten)]
+    limits: Limits,
+
+    #[command(flatten)]
+    order: Order,
 }
 
 /// How much it may use.

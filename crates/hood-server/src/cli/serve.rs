@@ -23,9 +23,9 @@ Examples:
   fumehood serve --places 200                      for programs that wait more than they compute
   fumehood serve --set limits.maximum.wall_ms=60000
 
-The first start makes an API key, prints it once, and keeps it in the file `token` of the data directory, which
-commands of this user find by themselves. SIGTERM or Ctrl-C stops: what runs may end within server.drain_ms; a
-second one stops at once. Nothing that was accepted is lost either way.";
+The first start makes an API key, prints it once, and keeps it in the file `token` of the data
+directory, where commands of this user find it. SIGTERM or Ctrl-C stops: what runs may end within
+server.drain_ms; a second one stops at once. Nothing that was accepted is lost either way.";
 
 /// Run API, queue, worker and sandbox in one process.
 #[derive(Debug, ClapArgs)]
