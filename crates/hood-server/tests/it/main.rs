@@ -2,6 +2,7 @@
 
 mod api;
 mod cli_help;
+mod cli_run;
 mod config;
 mod kill_loop;
 mod support;

@@ -1,0 +1,186 @@
+//! Black box: the binary as somebody types it, over a data directory of its own, with and without a
+//! server.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::server::{Server, shared_images};
+
+struct Shell {
+    dir: tempfile::TempDir,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: &str) {
+        std::fs::write(self.path(name), content).expect("written");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fumehood"));
+        command
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env("FUMEHOOD_DATA_DIR", self.path("data"))
+            .env("FUMEHOOD_ENVIRONMENTS_IMAGES_DIR", shared_images())
+            .env_remove("FUMEHOOD_SERVER")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, Output) {
+        let output = self.command(arguments).output().expect("it runs");
+        (output.status.code().expect("an exit status"), output)
+    }
+
+    fn run_with_stdin(&self, arguments: &[&str], stdin: &[u8]) -> (i32, Output) {
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.as_mut().expect("it runs");
+        child.stdin.take().expect("piped").write_all(stdin).expect("read");
+        let output = wait(child);
+        (output.status.code().expect("an exit status"), output)
+    }
+}
+
+fn wait(child: &mut std::process::Child) -> Output {
+    use std::io::Read as _;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    child.stdout.take().expect("piped").read_to_end(&mut stdout).expect("read");
+    child.stderr.take().expect("piped").read_to_end(&mut stderr).expect("read");
+    Output { status: child.wait().expect("ends"), stdout, stderr }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn run_exits_as_its_program_did_and_tells_our_failures_from_it() {
+    let shell = Shell::new();
+    shell.file("zero.py", "print('fine')");
+    shell.file("seven.py", "raise SystemExit(7)");
+    shell.file("segv.py", "import os\nos.kill(os.getpid(), 11)");
+    shell.file("slow.py", "import time\ntime.sleep(60)");
+    shell.file("big.py", "x = bytearray(1 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1");
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["run", "zero.py"], 0, "succeeded"),
+        (&["run", "seven.py"], 7, "failed"),
+        (&["run", "segv.py"], 128 + 11, "SIGSEGV"),
+        (&["run", "--timeout", "300ms", "slow.py"], 124, "timed_out"),
+        (&["run", "--memory", "64MiB", "big.py"], 137, "out_of_memory"),
+        (&["run", "--memory", "900GiB", "zero.py"], 126, "memory_bytes"),
+        (&["run", "--env", "nothing", "zero.py"], 126, "minimal"),
+        (&["run", "missing.py"], 125, "missing.py"),
+        (&["run", "--exit-code", "verdict", "seven.py"], 1, "failed"),
+    ];
+    for (arguments, wanted, said) in cases {
+        let (status, output) = shell.run(arguments);
+        assert_eq!(status, wanted, "{arguments:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(said), "{arguments:?}: {}", text(&output.stderr));
+    }
+    let (_, output) = shell.run(&["run", "--quiet", "zero.py"]);
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("fine\n".to_owned(), String::new()));
+}
+
+#[test]
+fn input_files_and_arguments_arrive_and_bytes_leave_as_they_are() {
+    let shell = Shell::new();
+    shell.file("data.csv", "a,b\n1,2\n");
+    shell.file(
+        "script.py",
+        "import sys\nsys.stdout.buffer.write(b'\\x00\\xff\\x1b[31m')\n\
+         print(sys.argv[1:], open('data.csv').read(), sys.stdin.read(), flush=True)\n",
+    );
+    let arguments = ["run", "--quiet", "--stdin", "-", "--file", "data.csv", "script.py", "--", "x", "-y"];
+    let (status, output) = shell.run_with_stdin(&arguments, b"from stdin");
+    assert_eq!(status, 0, "{}", text(&output.stderr));
+    let mut wanted = b"\x00\xff\x1b[31m".to_vec();
+    wanted.extend(b"['x', '-y'] a,b\n1,2\n from stdin\n");
+    assert_eq!(output.stdout, wanted);
+
+    let (status, output) = shell.run_with_stdin(&["run", "-", "-o", "json"], b"print(6*7)");
+    assert_eq!(status, 0);
+    let whole: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!((&whole["verdict"], &whole["stdout"]["preview"]), (&"succeeded".into(), &"42\n".into()));
+}
+
+#[test]
+fn a_batch_goes_on_where_it_was_and_does_nothing_twice() {
+    let shell = Shell::new();
+    let lines: String = (0..6).map(|n| format!("{{\"id\": \"p{n}\", \"code\": \"print({n})\"}}\n")).collect();
+    shell.file("problems.jsonl", &lines);
+    let arguments = ["batch", "problems.jsonl", "-o", "results.jsonl"];
+    let (status, output) = shell.run(&arguments);
+    assert_eq!(status, 0, "{}", text(&output.stderr));
+    let results = std::fs::read_to_string(shell.path("results.jsonl")).expect("written");
+    let results: Vec<Value> = results.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for (n, result) in results.iter().enumerate() {
+        assert_eq!(result["stdout"]["preview"], format!("{n}\n"), "in the order of the input");
+        assert_eq!(result["labels"]["id"], format!("p{n}"));
+    }
+    assert_eq!(results.len(), 6);
+    shell.run(&arguments);
+    let (_, listed) = shell.run(&["list", "-o", "json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(
+        listed["items"].as_array().map(Vec::len),
+        Some(6),
+        "run again, and nothing was submitted twice"
+    );
+
+    shell.file("wrong.jsonl", "{\"code\": \"x\"}\nnot json\n");
+    let (status, output) = shell.run(&["batch", "wrong.jsonl", "-o", "w.jsonl"]);
+    assert_eq!(status, 125, "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("wrong.jsonl:2"), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_commands_against_a_server() {
+    let server = Server::start().await;
+    let shell = Shell::new();
+    shell.file("token", &server.running.token);
+    shell.file("hello.py", "print('hello')");
+    let url = server.url("");
+    let dir = shell.dir.path().to_owned();
+    let call = move |arguments: &[&str]| -> (i32, Output) {
+        let mut all: Vec<&str> = arguments.to_vec();
+        all.extend(["--server", &url, "--token-file", "token"]);
+        let output = command(&dir, &all).output().expect("it runs");
+        (output.status.code().expect("an exit status"), output)
+    };
+    tokio::task::spawn_blocking(move || {
+        let (status, output) = call(&["run", "--label", "from=test", "hello.py"]);
+        assert_eq!((status, text(&output.stdout)), (0, "hello\n".to_owned()), "{}", text(&output.stderr));
+        let (_, output) = call(&["list", "--label", "from=test", "-o", "json"]);
+        let listed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let id = listed["items"][0]["id"].as_str().expect("one").to_owned();
+        assert_eq!(text(&call(&["logs", &id]).1.stdout), "hello\n");
+        assert!(text(&call(&["events", &id]).1.stdout).contains("finished"));
+        assert_eq!(call(&["get", &id]).0, 0);
+        assert_eq!(call(&["cancel", &id]).0, 0, "of one that has ended it changes nothing");
+        assert_eq!(call(&["delete", &id]).0, 0);
+        assert_eq!(call(&["get", &id]).0, 126);
+        let (status, output) = call(&["run", "--detach", "hello.py"]);
+        assert!(status == 0 && text(&output.stdout).starts_with("ev_"), "{}", text(&output.stdout));
+    })
+    .await
+    .expect("ran");
+    server.stop().await;
+}
+
+fn command(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fumehood"));
+    command.args(arguments).current_dir(dir).env("FUMEHOOD_DATA_DIR", dir.join("data")).stdin(Stdio::null());
+    command
+}
