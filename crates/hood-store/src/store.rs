@@ -179,7 +179,8 @@ impl Store {
     }
 
     pub async fn get(&self, tenant: &Tenant, id: EvaluationId) -> Result<Record, FindError> {
-        read::record(&mut *self.reader().await?, tenant, id).await
+        let mut look = self.look().await?;
+        read::record(&mut look, tenant, id).await
     }
 
     pub async fn list(
