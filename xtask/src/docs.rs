@@ -62,7 +62,8 @@ fn problem(tree: &Tree, program: &mut Program<'_>, words: &[String]) -> anyhow::
     }
     let mut path = Vec::new();
     let mut page = program.help(&path)?.context("`fumehood --help` fails")?;
-    let mut rest = rest.iter();
+    // `help COMMAND` is about that command.
+    let mut rest = rest.iter().skip_while(|word| *word == "help");
     while page.contains("\nCommands:") {
         let Some(word) = rest.next() else { break };
         // A list of choices or a placeholder stands for whichever; a flag of the program itself is
