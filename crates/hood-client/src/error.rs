@@ -83,7 +83,11 @@ fn said(problem: &Problem) -> String {
         text = format!("{text}: {}", problem.detail);
     }
     for error in &problem.errors {
-        text = format!("{text}\n  {}: {}", error.path, error.message);
+        let line = format!("{}: {}", error.path, error.message);
+        // The detail of a single wrong field is that field's.
+        if !problem.detail.contains(&line) {
+            text = format!("{text}\n  {line}");
+        }
     }
     text
 }

@@ -74,11 +74,10 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     let summary = if journal.is_complete() {
         Summary::of(&args.output)?
     } else {
-        let connection = Connection::open(global, Need::Any).await?;
+        let connection = Connection::open(global, Need::Work).await?;
         let client = connection.client.with_retry(Retry::PATIENT);
         let worked = work(args, &client, &input, journal).await;
-        connection.close().await?;
-        worked?
+        connection.close(worked).await?
     };
     match args.summary {
         Format::Json => output::json(&summary)?,

@@ -33,7 +33,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    let connection = Connection::open(global, Need::Any).await?;
+    let connection = Connection::open(global, Need::Look).await?;
     let cancelled = async {
         for id in &args.ids {
             let evaluation = connection.client.cancel(id, args.grace).await?;
@@ -48,6 +48,5 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
         Ok(Exit::DONE)
     }
     .await;
-    connection.close().await?;
-    cancelled
+    connection.close(cancelled).await
 }

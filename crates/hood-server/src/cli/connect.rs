@@ -3,15 +3,18 @@
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use hood_client::{Client, Pause, Retry, Token};
+use hood_client::{Client, ListQuery, Pause, Retry, Token};
+use hood_wire::api::State;
 
 use super::failure::Failure;
 use super::global::Global;
+use super::run::Interrupts;
 use super::terminal::{Style, Text, colours_wanted};
 use crate::config::{Loaded, Origin};
-use crate::roles::serve::{self, Options, Running};
+use crate::roles::serve::{self, Options, Purpose, Running};
 use crate::roles::{DataDirError, Endpoint};
 use crate::telemetry;
 
@@ -24,6 +27,8 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A retry that takes no longer than this is nobody's concern.
 const UNTOLD_PAUSE: Duration = Duration::from_secs(1);
+/// And one for a reason that was told is not told again for so long.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// For what a command was begun: a server that restarts meanwhile is waited for.
 pub(super) const FOLLOWING: Retry = Retry { unreachable: Duration::from_secs(60), ..Retry::BRIEF };
@@ -31,8 +36,10 @@ pub(super) const FOLLOWING: Retry = Retry { unreachable: Duration::from_secs(60)
 /// What a command needs of its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Any: one of its own, if there is no other.
-    Any,
+    /// One that runs evaluations: its own, if there is no other.
+    Work,
+    /// One that knows of them: as before, but its own takes none up.
+    Look,
     /// One that stays when the command has gone.
     Lasting,
 }
@@ -41,7 +48,15 @@ pub(super) enum Need {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) client: Client,
-    embedded: Option<Running>,
+    embedded: Option<Embedded>,
+}
+
+/// A server of this command's own.
+#[derive(Debug)]
+struct Embedded {
+    running: Running,
+    need: Need,
+    since: jiff::Timestamp,
 }
 
 impl Connection {
@@ -66,15 +81,26 @@ impl Connection {
         }
     }
 
-    /// Ends a server of this command's own, once nobody else needs it.
-    pub(super) async fn close(self) -> Result<(), Failure> {
-        let Some(running) = self.embedded else { return Ok(()) };
-        let interrupted = tokio::signal::ctrl_c();
-        tokio::select! {
-            () = idle(&self.client) => {}
-            _ = interrupted => {}
+    /// Gives the command's result, once a server of its own has ended: which waits for what other
+    /// commands began there, unless somebody interrupts.
+    pub(super) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        let Some(Embedded { running, need, since }) = self.embedded else { return result };
+        let mut interrupts = Interrupts::listen()?;
+        let interrupted = result.as_ref().is_err_and(Failure::is_interruption);
+        if need == Need::Work && !interrupted {
+            tokio::select! {
+                () = idle(&self.client, since) => {}
+                () = interrupts.next() => {}
+            }
         }
-        running.shutdown().await.map_err(|error| Failure::new("cannot end the server cleanly").because(error))
+        let ended = tokio::select! {
+            ended = running.shutdown() => ended,
+            // Dropped where it stands: a successor finds what it leaves.
+            () = interrupts.next() => Ok(()),
+        };
+        let value = result?;
+        ended.map_err(|error| Failure::new("cannot end the server cleanly").because(error))?;
+        Ok(value)
     }
 }
 
@@ -98,13 +124,14 @@ async fn local(loaded: &mut Loaded, need: Need, token: Option<Token>) -> Result<
         };
         return through(endpoint.address, &data_dir, token).await;
     }
-    let options = Options { embedded: true };
+    let purpose = if need == Need::Work { Purpose::Command } else { Purpose::Look };
     quieten(loaded);
-    match serve::start(&loaded.config, options).await {
+    let since = jiff::Timestamp::now();
+    match serve::start(&loaded.config, Options { purpose }).await {
         Ok(running) => {
             let address = format!("http://{}", running.address);
             let client = client(&address, Some(Token::new(&running.token)))?;
-            Ok(Some(Connection { client, embedded: Some(running) }))
+            Ok(Some(Connection { client, embedded: Some(Embedded { running, need, since }) }))
         }
         Err(error) => match error.downcast_ref() {
             Some(DataDirError::Held { address: Some(address), .. }) => {
@@ -146,8 +173,13 @@ fn client(address: &str, token: Option<Token>) -> Result<Client, Failure> {
     Ok(builder.build()?)
 }
 
+/// Many requests may wait for the same reason at once: that is said once.
 fn tell_pause(pause: &Pause) {
-    if pause.delay >= UNTOLD_PAUSE {
+    static TOLD: Mutex<Option<(String, Instant)>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let again = told.as_ref().is_some_and(|(why, at)| *why == pause.why && at.elapsed() < TELL_AGAIN);
+    if pause.delay >= UNTOLD_PAUSE && !again {
+        *told = Some((pause.why.clone(), Instant::now()));
         let seconds = pause.delay.as_secs_f64();
         warn(&format!("{}; trying again in {seconds:.0} s", pause.why));
     }
@@ -193,18 +225,25 @@ fn quieten(loaded: &mut Loaded) {
     let _ = telemetry::init_logs(&loaded.config.log, colours_wanted());
 }
 
-/// Returns once nothing is queued and nothing runs: other commands may have found this server.
-async fn idle(client: &Client) {
+/// Returns once everything has ended that was begun here since then: other commands may have found
+/// this server. What an earlier one left is none of their business, and goes on with the next.
+async fn idle(client: &Client, since: jiff::Timestamp) {
+    let client = client.with_retry(Retry::NONE);
+    let query = ListQuery {
+        states: vec![State::Queued, State::Provisioning, State::Running],
+        since: Some(since.to_string()),
+        limit: Some(1),
+        ..ListQuery::default()
+    };
     let mut told = false;
     loop {
-        let Ok(queue) = client.with_retry(Retry::NONE).queue().await else { return };
-        let left: u64 = queue.states.values().sum();
-        if left == 0 {
-            return;
+        match client.list(&query).await {
+            Ok(page) if !page.items.is_empty() => {}
+            Ok(_) | Err(_) => return,
         }
         if !told {
             told = true;
-            warn(&format!("{left} other evaluations are under way here; waiting for them (Ctrl-C: do not)"));
+            warn("another command's evaluations are under way here; waiting for them (Ctrl-C: do not)");
         }
         tokio::time::sleep(IDLE_INTERVAL).await;
     }

@@ -22,7 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    let connection = Connection::open(global, Need::Any).await?;
+    let connection = Connection::open(global, Need::Look).await?;
     let deleted = async {
         for id in &args.ids {
             connection.client.delete(id).await?;
@@ -30,6 +30,5 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
         Ok(Exit::DONE)
     }
     .await;
-    connection.close().await?;
-    deleted
+    connection.close(deleted).await
 }

@@ -44,7 +44,7 @@ enum Command {
 }
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    let connection = Connection::open(global, Need::Any).await?;
+    let connection = Connection::open(global, Need::Look).await?;
     let client = &connection.client;
     let printed = async {
         match &args.command {
@@ -65,8 +65,7 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
         }
     }
     .await;
-    connection.close().await?;
-    printed
+    connection.close(printed).await
 }
 
 const fn state(state: EnvironmentState) -> &'static str {

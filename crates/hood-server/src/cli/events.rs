@@ -32,14 +32,14 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    let connection = Connection::open(global, Need::Any).await?;
+    let need = if args.follow { Need::Work } else { Need::Look };
+    let connection = Connection::open(global, need).await?;
     let client = connection.client.with_retry(FOLLOWING);
     let printed = match args.follow {
         true => follow(args, &client).await,
         false => print(args, &client).await,
     };
-    connection.close().await?;
-    printed
+    connection.close(printed).await
 }
 
 async fn follow(args: &Args, client: &Client) -> Result<Exit, Failure> {

@@ -39,6 +39,11 @@ impl Failure {
         self
     }
 
+    /// Whether it is somebody's own wish.
+    pub(super) fn is_interruption(&self) -> bool {
+        self.exit == Exit::CANCELLED
+    }
+
     /// Of a write to stdout.
     pub(super) fn write(error: io::Error) -> Self {
         let broken = error.kind() == io::ErrorKind::BrokenPipe;
@@ -79,11 +84,9 @@ impl From<Error> for Failure {
             _ => Exit::FAILED,
         };
         let mut failure = Self::new(error.to_string()).exit(exit);
-        let mut source = error.source();
-        while let Some(cause) = source {
-            failure.why.push(cause.to_string());
-            source = cause.source();
-        }
+        // The layers between say the same in more words; the innermost names the cause.
+        let innermost = std::iter::successors(error.source(), |error| (*error).source()).last();
+        failure.why.extend(innermost.map(ToString::to_string));
         failure.next = next_step(&error).map(str::to_owned);
         failure
     }

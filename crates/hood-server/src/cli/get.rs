@@ -34,10 +34,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    let connection = Connection::open(global, Need::Any).await?;
-    let evaluation = connection.client.get(&args.id, args.wait).await;
-    connection.close().await?;
-    let evaluation = evaluation?;
+    let need = if args.wait.is_some() { Need::Work } else { Need::Look };
+    let connection = Connection::open(global, need).await?;
+    let evaluation = connection.client.get(&args.id, args.wait).await.map_err(Failure::from);
+    let evaluation = connection.close(evaluation).await?;
     match args.output {
         Format::Json => output::json(&evaluation),
         Format::Text => output::text(&describe(&evaluation, Style::stdout())),

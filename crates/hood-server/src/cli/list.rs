@@ -87,10 +87,9 @@ fn since(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    let connection = Connection::open(global, Need::Any).await?;
+    let connection = Connection::open(global, Need::Look).await?;
     let list = collect(&connection.client, args).await;
-    connection.close().await?;
-    let list = list?;
+    let list = connection.close(list).await?;
     if args.output == Format::Json {
         return output::json(&list);
     }

@@ -56,11 +56,11 @@ impl Which {
 }
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    let connection = Connection::open(global, Need::Any).await?;
+    let need = if args.follow { Need::Work } else { Need::Look };
+    let connection = Connection::open(global, need).await?;
     let client = connection.client.with_retry(FOLLOWING);
     let printed = print(args, &client).await;
-    connection.close().await?;
-    if printed? {
+    if connection.close(printed).await? {
         warn("control characters were made visible; --raw shows them as they are");
     }
     Ok(Exit::DONE)

@@ -197,7 +197,7 @@ impl From<Risk> for RiskLevel {
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
     let submission = args.submission()?;
-    let need = if args.detach { Need::Lasting } else { Need::Any };
+    let need = if args.detach { Need::Lasting } else { Need::Work };
     let connection = Connection::open(global, need).await?;
     let result = async {
         let submitted = connection.client.submit(&submission, None).await?;
@@ -213,10 +213,7 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
         args.report(&followed)
     }
     .await;
-    let closed = connection.close().await;
-    let exit = result?;
-    closed?;
-    Ok(exit)
+    connection.close(result).await
 }
 
 impl Args {

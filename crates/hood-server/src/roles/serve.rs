@@ -45,8 +45,20 @@ const TOKEN_PREFIX: &str = "fh_";
 /// What a start may differ in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// For one command: a free loopback port, nothing kept ready, no address announced.
-    pub embedded: bool,
+    pub purpose: Purpose,
+}
+
+/// What a server is started for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To stay.
+    #[default]
+    Standing,
+    /// For one command: a free loopback port, nothing kept ready.
+    Command,
+    /// For one command that only looks: besides, no evaluation is taken up, so that none is broken
+    /// off when the command ends, and no other command is invited.
+    Look,
 }
 
 /// A server that answers. Dropping it without [`Running::shutdown`] is what a kill does.
@@ -94,18 +106,28 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     let means =
         Means { store: store.clone(), dispatch, clock: Arc::clone(&clock), dice: Arc::new(ThreadDice) };
     let worker = Worker::new(means, health.clone(), worker_config(config));
-    let taken_over = worker.recover().await.context("cannot take over what a predecessor left")?;
     let stop_intake = CancellationToken::new();
+    let taken_over = if options.purpose == Purpose::Look {
+        stop_intake.cancel();
+        0
+    } else {
+        worker.recover().await.context("cannot take over what a predecessor left")?
+    };
     watch_over(&health, &store, &local, &worker);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
 
-    let listen = if options.embedded { SocketAddr::from(([127, 0, 0, 1], 0)) } else { config.server.listen };
+    let listen = match options.purpose {
+        Purpose::Standing => config.server.listen,
+        Purpose::Command | Purpose::Look => SocketAddr::from(([127, 0, 0, 1], 0)),
+    };
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     let state = ApiState::new(store.clone(), clock, config, address, health)?;
     let stop_serving = CancellationToken::new();
     let api = tokio::spawn(api::serve(listener, state, stop_serving.clone()));
-    data_dir.announce(address)?;
+    if options.purpose != Purpose::Look {
+        data_dir.announce(address)?;
+    }
     Ok(Running {
         address,
         token,
@@ -187,7 +209,7 @@ async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local
         ids: config.sandbox.id_range.map(|range| IdRange { first: range.first, pairs: range.count / 2 }),
         cgroup_parent: config.sandbox.cgroup_parent.clone(),
         places: config.worker.places,
-        stock: if options.embedded { 0 } else { config.worker.stock },
+        stock: if options.purpose == Purpose::Standing { config.worker.stock } else { 0 },
         memory_bytes_max: config.sandbox.memory_bytes_max,
     };
     let started = tokio::task::spawn_blocking(move || Local::start(local, Arc::new(library))).await?;

@@ -1,69 +1,13 @@
 //! Black box: the binary as somebody types it, over a data directory of its own, with and without a
 //! server.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::server::{Server, shared_images};
-
-struct Shell {
-    dir: tempfile::TempDir,
-}
-
-impl Shell {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary directory") }
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: &str) {
-        std::fs::write(self.path(name), content).expect("written");
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fumehood"));
-        command
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .env("FUMEHOOD_DATA_DIR", self.path("data"))
-            .env("FUMEHOOD_ENVIRONMENTS_IMAGES_DIR", shared_images())
-            .env_remove("FUMEHOOD_SERVER")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> (i32, Output) {
-        let output = self.command(arguments).output().expect("it runs");
-        (output.status.code().expect("an exit status"), output)
-    }
-
-    fn run_with_stdin(&self, arguments: &[&str], stdin: &[u8]) -> (i32, Output) {
-        let mut command = self.command(arguments);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let child = child.as_mut().expect("it runs");
-        child.stdin.take().expect("piped").write_all(stdin).expect("read");
-        let output = wait(child);
-        (output.status.code().expect("an exit status"), output)
-    }
-}
-
-fn wait(child: &mut std::process::Child) -> Output {
-    use std::io::Read as _;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    child.stdout.take().expect("piped").read_to_end(&mut stdout).expect("read");
-    child.stderr.take().expect("piped").read_to_end(&mut stderr).expect("read");
-    Output { status: child.wait().expect("ends"), stdout, stderr }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::support::server::Server;
+use crate::support::shell::{Shell, text};
 
 #[test]
 fn run_exits_as_its_program_did_and_tells_our_failures_from_it() {

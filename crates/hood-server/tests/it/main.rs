@@ -3,6 +3,7 @@
 mod api;
 mod cli_help;
 mod cli_run;
+mod cli_stop;
 mod config;
 mod kill_loop;
 mod support;

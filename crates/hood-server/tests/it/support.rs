@@ -5,3 +5,4 @@ pub(crate) mod app;
 pub(crate) mod contract;
 pub(crate) mod fake_worker;
 pub(crate) mod server;
+pub(crate) mod shell;

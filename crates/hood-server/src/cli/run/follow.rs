@@ -1,5 +1,6 @@
 //! Following one evaluation to its end: events lead, output comes as it is written, Ctrl-C cancels.
 
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use hood_client::{Client, Error, Stream};
@@ -215,7 +216,9 @@ impl<'a> Follower<'a> {
             Ok(EnvironmentState::Building | EnvironmentState::NotBuilt) => {
                 format!("building the environment `{name}`, which happens once")
             }
-            _ if self.state == State::Queued => "waiting for a free place".to_owned(),
+            _ if self.state == State::Queued && io::stderr().is_terminal() => {
+                "waiting for a free place".to_owned()
+            }
             _ => return,
         };
         if self.told.as_ref() != Some(&text) {

@@ -124,8 +124,9 @@ impl Args {
 fn code(script: &str) -> Result<String, Failure> {
     let bytes = if script == "-" { read_stdin()? } else { read(Path::new(script))? };
     String::from_utf8(bytes).map_err(|_| {
+        let name = Path::new(script).file_name().unwrap_or_default().to_string_lossy();
         Failure::new(format!("{script} is no text, and so no Python script"))
-            .next(format!("for another program: fumehood run --file {script} --exec -- ./{script}"))
+            .next(format!("for another program: fumehood run --file {script} --exec -- ./{name}"))
     })
 }
 
