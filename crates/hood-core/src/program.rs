@@ -112,6 +112,12 @@ impl Source {
         Ok(Program { argv, env, cwd: WORK_DIR, files, stdin: self.stdin })
     }
 
+    /// Every file that will be there.
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        let code = self.code.as_ref().map(|_| MAIN_FILE);
+        self.files.iter().map(|file| file.path.as_str()).chain(code)
+    }
+
     fn problems(&self) -> Vec<SourceError> {
         let mut errors = Vec::new();
         match (&self.code, &self.command) {
@@ -130,6 +136,8 @@ impl Source {
                 wrong(Field::Path(i), problem);
             } else if self.files[..i].iter().any(|other| other.path == file.path) {
                 wrong(Field::Path(i), "given twice");
+            } else if self.paths().any(|other| lies_beneath(&file.path, other)) {
+                wrong(Field::Path(i), "lies beneath another file, which is no directory");
             }
         }
         for (i, arg) in self.command.iter().flatten().enumerate() {
@@ -151,6 +159,10 @@ impl Source {
         }
         errors
     }
+}
+
+fn lies_beneath(path: &str, other: &str) -> bool {
+    path.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn path_problem(path: &str) -> Option<&'static str> {
@@ -239,6 +251,19 @@ mod tests {
         let longest = "n/".repeat(PATH_BYTES_MAX / 2 - 1) + "nn";
         assert_eq!((longest.len(), path_problem(&longest)), (PATH_BYTES_MAX, None));
         assert!(path_problem(&(longest + "x")).is_some());
+    }
+
+    #[test]
+    fn a_file_is_no_directory() {
+        let source = |paths: &[&str]| Source {
+            code: Some(String::new()),
+            files: paths.iter().map(|path| file(path)).collect(),
+            ..Source::default()
+        };
+        for wrong in [&["a", "a/b"][..], &["a/b/c", "a/b"], &["main.py/x"]] {
+            assert_eq!(source(wrong).lay_out().expect_err("conflict").len(), 1, "{wrong:?}");
+        }
+        assert!(source(&["a/b", "a/c", "ab", "a.py"]).lay_out().is_ok());
     }
 
     #[test]

@@ -137,6 +137,10 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(ApiError::new(ErrorCode::MalformedJson, "the body is empty; a JSON object is needed"));
     }
+    // The parser would take an array for an object, field by field in the order of our source.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::new(ErrorCode::MalformedJson, "the body is an array; a JSON object is needed"));
+    }
     // Most bodies are right: the path is looked for only once one is not.
     serde_json::from_slice(bytes).or_else(|_| json_with_path(bytes))
 }

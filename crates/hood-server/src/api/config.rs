@@ -125,6 +125,8 @@ pub struct ConnectionLimits {
     pub head_bytes_max: usize,
     pub headers_max: usize,
     pub head_timeout: Duration,
+    /// How long an answer may wait for its reader to take another byte of it.
+    pub write_timeout: Duration,
     /// How long open requests get to finish at shutdown.
     pub drain: Duration,
 }
@@ -188,6 +190,7 @@ impl Default for ApiLimits {
                 head_bytes_max: 16 * KIB,
                 headers_max: 64,
                 head_timeout: Duration::from_secs(10),
+                write_timeout: Duration::from_secs(20),
                 drain: Duration::from_secs(10),
             },
             stream: StreamLimits {

@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use super::routes::router;
@@ -42,7 +43,9 @@ pub async fn serve(
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
         .max_headers(limits.headers_max);
-    let server = Server { router: router(state.clone()), http, open: GracefulShutdown::new() };
+    let write_timeout = limits.write_timeout;
+    let open = GracefulShutdown::new();
+    let server = Server { router: router(state.clone()), http, open, write_timeout };
     let upkeep = tokio::spawn(upkeep(state.clone()));
     let served = loop {
         tokio::select! {
@@ -87,6 +90,7 @@ struct Server {
     router: Router,
     http: http1::Builder,
     open: GracefulShutdown,
+    write_timeout: Duration,
 }
 
 impl Server {
@@ -95,8 +99,11 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "a connection keeps its delay");
         }
+        // Whoever asks and never reads would otherwise hold a connection for ever, key or no key.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.write_timeout));
         let service = TowerToHyperService::new(self.router.clone());
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = self.open.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

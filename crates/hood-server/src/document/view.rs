@@ -104,7 +104,8 @@ fn preview(head: StreamHead, end: Option<StreamDocument>) -> api::Preview {
         bytes: end.bytes.max(head.stored),
         kept_bytes: head.stored,
         truncated: head.cut || end.bytes > head.stored,
-        complete: end.complete,
+        // What the storage had no room for is not there, whatever the place had sent.
+        complete: end.complete && !head.cut,
     }
 }
 

@@ -77,7 +77,12 @@ impl DataDir {
     pub fn token(&self) -> Result<Option<String>, DataDirError> {
         let at = self.path.join(TOKEN);
         let mut text = String::new();
-        match File::open(&at).and_then(|mut file| file.read_to_string(&mut text)) {
+        let read = |mut file: File| {
+            // Whatever somebody made of its mode.
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            file.read_to_string(&mut text)
+        };
+        match File::open(&at).and_then(read) {
             Ok(_) => Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(failed("read", &at, source)),
