@@ -74,3 +74,49 @@ impl From<Exit> for ExitCode {
         Self::from(exit.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An evaluation that ended so; everything else is as it may.
+    fn ended(verdict: &str, exit_code: Option<u8>, signal: Option<u8>, refused: bool) -> Evaluation {
+        let stream = serde_json::json!({
+            "preview": "", "preview_truncated": false, "bytes": 0, "kept_bytes": 0, "truncated": false,
+            "complete": true,
+        });
+        let refusal = refused.then(|| serde_json::json!({"code": "too_large", "reason": "r"}));
+        serde_json::from_value(serde_json::json!({
+            "id": "ev_1", "state": "failed", "verdict": verdict, "exit_code": exit_code, "signal": signal,
+            "evidence": {
+                "decided_by": "wait_status", "oom_kills": 0, "forks_refused": 0, "suspect": false,
+                "degraded": [], "refusal": refusal,
+            },
+            "stdout": stream, "stderr": stream, "environment": {"name": "minimal"}, "limits": {},
+            "risk_level": "high", "grace_ms": 0, "priority": 5, "usage": {}, "timings": {}, "attempts": [],
+            "labels": {}, "cancel_requested": false, "created_at": "t",
+        }))
+        .expect("an evaluation")
+    }
+
+    #[test]
+    fn every_end_has_its_status() {
+        let table = [
+            (ended("succeeded", Some(0), None, false), 0, 0),
+            (ended("failed", Some(7), None, false), 7, 1),
+            (ended("failed", Some(124), None, false), 124, 1),
+            (ended("failed", None, Some(11), false), 139, 1),
+            (ended("timed_out", None, Some(9), false), 124, 124),
+            (ended("out_of_memory", Some(0), None, false), 137, 137),
+            (ended("output_limit", None, Some(9), false), 153, 153),
+            (ended("policy_violation", None, Some(31), false), 159, 159),
+            (ended("cancelled", Some(0), None, false), 130, 130),
+            (ended("infrastructure_error", None, None, false), 125, 125),
+            (ended("infrastructure_error", None, None, true), 126, 126),
+        ];
+        for (evaluation, program, verdict) in table {
+            assert_eq!(Exit::of(&evaluation, ExitFrom::Program), Exit(program), "{:?}", evaluation.verdict);
+            assert_eq!(Exit::of(&evaluation, ExitFrom::Verdict), Exit(verdict), "{:?}", evaluation.verdict);
+        }
+    }
+}

@@ -63,7 +63,7 @@ pub(super) fn load(sources: &Sources) -> Result<Loaded, Failure> {
         let next = match &error {
             ConfigError::Read { .. } => "see --config and FUMEHOOD_CONFIG",
             ConfigError::Findings(_) | ConfigError::Inconsistent(_) => {
-                "`fumehood config show --origin` shows every key and where its value comes from"
+                "`fumehood config default` prints every key with its meaning and default"
             }
         };
         let what = error.to_string();
