@@ -139,7 +139,9 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
     // The parser would take an array for an object, field by field in the order of our source.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
-        return Err(ApiError::new(ErrorCode::MalformedJson, "the body is an array; a JSON object is needed"));
+        let message = "the body is an array; a JSON object is needed".to_owned();
+        let error = FieldError { path: String::new(), message: message.clone() };
+        return Err(ApiError::new(ErrorCode::InvalidFields, message).with_errors(vec![error]));
     }
     // Most bodies are right: the path is looked for only once one is not.
     serde_json::from_slice(bytes).or_else(|_| json_with_path(bytes))
