@@ -111,3 +111,17 @@ pub enum FindError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+impl StoreError {
+    /// The disk beneath the database is full: it works again once there is room.
+    pub fn is_disk_full(&self) -> bool {
+        /// SQLITE_FULL.
+        const FULL: &str = "13";
+        let Self::Database { source, .. } = self else { return false };
+        match &**source {
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| code == FULL),
+            sqlx::Error::Io(error) => error.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod ops;
 mod read;
 mod rows;
 mod store;
+mod upkeep;
 mod wake;
 mod writer;
 

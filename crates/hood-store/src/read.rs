@@ -1,18 +1,19 @@
 //! Everything that only reads. Each look is one snapshot.
 
+mod list;
+
 use hood_core::lifecycle::State;
 use hood_core::outcome::Stream;
 use hood_core::{BatchId, EvaluationId, Event, Tenant, Timestamp};
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::error::{FindError, StoreError};
-use crate::model::{
-    AttemptRecord, BatchRecord, CapacityRecord, Filter, Key, OutputSlice, Page, QueueRecord, Record,
-    RecordSummary, Span,
-};
+use crate::model::{AttemptRecord, BatchRecord, CapacityRecord, Key, OutputSlice, QueueRecord, Record, Span};
 use crate::rows::{SUMMARY, corrupt, event, get, moment, number, small, sql_number, state, summary, time};
 use crate::writer::failed;
+
+pub(crate) use list::list;
 
 const FROM: &str = "FROM evaluations e LEFT JOIN results s ON s.tenant = e.tenant AND s.evaluation = e.id";
 
@@ -70,50 +71,6 @@ fn attempt(row: &SqliteRow) -> Result<AttemptRecord, StoreError> {
         decision: get(row, "decision")?,
         output_cut: get::<i64>(row, "output_cut")? != 0,
     })
-}
-
-/// Newest first. Ids sort by the time they were made, so what is added later is before the first
-/// page and moves nothing.
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    tenant: &Tenant,
-    filter: &Filter,
-    cursor: Option<EvaluationId>,
-    limit: u32,
-) -> Result<Page<RecordSummary>, StoreError> {
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT ");
-    query.push(SUMMARY).push(", s.document AS result ").push(FROM).push(" WHERE e.tenant = ");
-    query.push_bind(tenant.as_str());
-    if let Some(cursor) = cursor {
-        query.push(" AND e.id < ").push_bind(cursor.as_uuid());
-    }
-    if !filter.states.is_empty() {
-        query.push(" AND e.state IN (");
-        let mut states = query.separated(", ");
-        for state in &filter.states {
-            states.push_bind(state.as_str());
-        }
-        query.push(")");
-    }
-    for (name, value) in &filter.labels {
-        query.push(" AND EXISTS (SELECT 1 FROM labels l WHERE l.tenant = e.tenant AND l.evaluation = e.id");
-        query.push(" AND l.label_key = ").push_bind(name.as_str());
-        query.push(" AND l.label_value = ").push_bind(value.as_str()).push(")");
-    }
-    if let Some(since) = filter.since {
-        query.push(" AND e.created_at >= ").push_bind(since.as_micros());
-    }
-    if let Some(batch) = filter.batch {
-        query.push(" AND e.batch = ").push_bind(batch.as_uuid());
-    }
-    // One more than the page tells whether there is a next one.
-    query.push(" ORDER BY e.id DESC LIMIT ").push_bind(i64::from(limit) + 1);
-    let rows = query.build().fetch_all(db).await.map_err(failed("listing evaluations"))?;
-    let mut items = rows.iter().map(summary).collect::<Result<Vec<_>, _>>()?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next = items.last().filter(|_| more).map(|last| last.id);
-    Ok(Page { items, next })
 }
 
 pub(crate) async fn events(
@@ -243,8 +200,10 @@ pub(crate) async fn batch(
         .await
         .map_err(failed("reading a batch"))?
         .ok_or(FindError::NotFound)?;
+    // Gathered first, or the engine would rather walk all evaluations by state than sort these.
     let rows = sqlx::query(
-        "SELECT state, COUNT(*) AS n FROM evaluations WHERE tenant = $1 AND batch = $2 GROUP BY state",
+        "WITH b AS MATERIALIZED (SELECT state FROM evaluations WHERE tenant = $1 AND batch = $2) \
+         SELECT state, COUNT(*) AS n FROM b GROUP BY state",
     )
     .bind(tenant.as_str())
     .bind(id.as_uuid())
@@ -270,8 +229,13 @@ pub(crate) async fn queue(db: &mut SqliteConnection, tenant: &Tenant) -> Result<
         Ok((state(row)?, priority, number(row, "evaluations")?))
     });
     let depth = depth.collect::<Result<Vec<(State, u8, u64)>, StoreError>>()?;
+    if !depth.iter().any(|(state, ..)| *state == State::Queued) {
+        return Ok(QueueRecord { depth, oldest: None });
+    }
+    // The tenant as an expression, or the engine would rather sort the queue than walk it by age.
     let oldest = sqlx::query(
-        "SELECT id, queued_at FROM evaluations WHERE state = 'queued' AND tenant = $1 ORDER BY queued_at LIMIT 1",
+        "SELECT id, queued_at FROM evaluations WHERE state = 'queued' AND tenant || '' = $1 \
+         ORDER BY queued_at LIMIT 1",
     )
     .bind(tenant.as_str())
     .fetch_optional(db)

@@ -6,8 +6,8 @@ use hood_core::lifecycle::{AnyEvaluation, History};
 use hood_core::outcome::Stream;
 use hood_core::retry::Losses;
 use hood_core::{BatchId, EvaluationId, Event, EventKind, State, Timestamp, Verdict};
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use crate::error::StoreError;
@@ -129,12 +129,4 @@ pub(crate) const STREAMS: [Stream; 2] = Stream::ALL;
 
 pub(crate) fn sql_number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// Bytes that the database uses, without what deletions have freed within it.
-pub(crate) async fn used_bytes(db: &mut SqliteConnection) -> Result<u64, StoreError> {
-    let query = "SELECT (p.page_count - f.freelist_count) * s.page_size AS used \
-         FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s";
-    let row = sqlx::query(query).fetch_one(db).await.map_err(failed("measuring the database"))?;
-    number(&row, "used")
 }

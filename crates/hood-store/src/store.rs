@@ -28,6 +28,7 @@ use crate::ops::commit::Write;
 use crate::ops::lease::{Claim, Reclaim, Renew};
 use crate::ops::submit::{Submit, existing};
 use crate::read;
+use crate::upkeep::{Files, LOG_BYTES_KEPT, LOG_PATIENCE, Upkeep};
 use crate::wake::Wake;
 use crate::writer::{Writer, failed};
 
@@ -45,6 +46,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     config: StoreConfig,
+    files: Files,
     writer: std::sync::Mutex<Option<Writer>>,
     writing: Mutex<Option<JoinHandle<()>>>,
     readers: SqlitePool,
@@ -60,19 +62,27 @@ impl Store {
         prepare(&config.dir, &path)
             .map_err(|source| OpenError::Directory { path: config.dir.clone(), source })?;
         let connect = |source| OpenError::Connect { path: path.clone(), source };
-        let mut db =
-            options(&path).auto_vacuum(SqliteAutoVacuum::Incremental).connect().await.map_err(connect)?;
+        let mut db = options(&path)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .pragma("journal_size_limit", LOG_BYTES_KEPT.to_string())
+            .busy_timeout(LOG_PATIENCE)
+            .connect()
+            .await
+            .map_err(connect)?;
         crate::migrate::migrate(&mut db, &path).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(config.readers.max(1))
+            .test_before_acquire(false)
             .connect_with(options(&path).pragma("query_only", "on"))
             .await
             .map_err(connect)?;
         let wake = Wake::new();
-        let (writer, writing) = Writer::spawn(db, wake.clone());
+        let files = Files::beside(&path);
+        let (writer, writing) = Writer::spawn(db, wake.clone(), Upkeep::new(files.clone()));
         let epoch = writer.run(Count("openings")).await?;
         let inner = Inner {
             config,
+            files,
             writer: std::sync::Mutex::new(Some(writer)),
             writing: Mutex::new(Some(writing)),
             readers,
@@ -215,7 +225,8 @@ impl Store {
     }
 
     pub async fn batch(&self, tenant: &Tenant, id: BatchId) -> Result<BatchRecord, FindError> {
-        read::batch(&mut *self.reader().await?, tenant, id).await
+        let mut look = self.look().await?;
+        read::batch(&mut look, tenant, id).await
     }
 
     pub async fn queue(&self, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
@@ -243,7 +254,7 @@ impl Store {
     }
 
     pub async fn storage(&self) -> Result<Storage, StoreError> {
-        let used_bytes = crate::rows::used_bytes(&mut *self.reader().await?).await?;
+        let used_bytes = self.inner.files.used_bytes(&mut *self.reader().await?).await?;
         let StoreConfig { storage_bytes, storage_reserve_bytes, .. } = self.inner.config;
         Ok(Storage { used_bytes, limit_bytes: storage_bytes, reserve_bytes: storage_reserve_bytes })
     }
@@ -281,6 +292,10 @@ fn options(path: &Path) -> SqliteConnectOptions {
 fn prepare(dir: &Path, file: &Path) -> io::Result<()> {
     if !dir.is_dir() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // The engine flushes the directory that its files are in, and not the one above.
+        if let Some(parent) = fs::canonicalize(dir)?.parent() {
+            fs::File::open(parent)?.sync_all()?;
+        }
     }
     let opened = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
     opened.set_permissions(fs::Permissions::from_mode(0o600))

@@ -51,7 +51,7 @@ impl Wake {
     }
 
     /// Ends when something was queued after this call, not after the first poll. What becomes due
-    /// by the passing of time wakes nobody: see `Store::next_due`.
+    /// by the passing of time wakes nobody: whoever claims looks again by and by.
     pub fn work(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut work = self.bus.work.subscribe();
         async move {

@@ -11,6 +11,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::StoreError;
+use crate::upkeep::{Files, QUIET, Upkeep};
 use crate::wake::{Signal, Wake};
 
 /// Operations in one transaction: enough that a flush is shared by a flood, few enough that the
@@ -21,7 +22,10 @@ const SHARED_MAX: usize = 256;
 const WAITING_MAX: usize = 4096;
 
 pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |source| StoreError::Database { doing, source: Arc::new(source) }
+    move |source| match source {
+        sqlx::Error::PoolClosed => StoreError::Closed,
+        source => StoreError::Database { doing, source: Arc::new(source) },
+    }
 }
 
 /// What operations of one transaction know besides the rows.
@@ -102,9 +106,13 @@ impl fmt::Debug for Writer {
 
 impl Writer {
     /// The task ends, and closes the connection, once every handle is gone.
-    pub(crate) fn spawn(db: SqliteConnection, wake: Wake) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(crate) fn spawn(
+        db: SqliteConnection,
+        wake: Wake,
+        upkeep: Upkeep,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { queue }, tokio::spawn(write(db, waiting, wake)))
+        (Self { queue }, tokio::spawn(write(db, waiting, wake, upkeep)))
     }
 
     pub(crate) async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, O::Error> {
@@ -115,18 +123,39 @@ impl Writer {
     }
 }
 
-async fn write(mut db: SqliteConnection, mut waiting: mpsc::Receiver<Box<dyn Waiting>>, wake: Wake) {
+async fn write(
+    mut db: SqliteConnection,
+    mut waiting: mpsc::Receiver<Box<dyn Waiting>>,
+    wake: Wake,
+    mut upkeep: Upkeep,
+) {
     let mut shared = Vec::with_capacity(SHARED_MAX);
-    while waiting.recv_many(&mut shared, SHARED_MAX).await > 0 {
-        transact(&mut db, &mut shared, &wake).await;
+    loop {
+        let handed = waiting.recv_many(&mut shared, SHARED_MAX);
+        let handed = if upkeep.has_something_to_do() {
+            match tokio::time::timeout(QUIET, handed).await {
+                Ok(handed) => handed,
+                Err(_) => {
+                    upkeep.quiet(&mut db).await;
+                    continue;
+                }
+            }
+        } else {
+            handed.await
+        };
+        if handed == 0 {
+            break;
+        }
+        transact(&mut db, &mut shared, &wake, upkeep.files()).await;
+        upkeep.written(&mut db).await;
     }
     // Folds the log into the database; what cannot be done now is done at the next start.
     let _ = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut db).await;
     let _ = db.close().await;
 }
 
-async fn transact(db: &mut SqliteConnection, shared: &mut Vec<Box<dyn Waiting>>, wake: &Wake) {
-    let mut context = match begin(db).await {
+async fn transact(db: &mut SqliteConnection, shared: &mut Vec<Box<dyn Waiting>>, wake: &Wake, files: &Files) {
+    let mut context = match begin(db, files).await {
         Ok(context) => context,
         Err(error) => {
             shared.drain(..).for_each(|waiting| waiting.refuse(error.clone()));
@@ -140,18 +169,7 @@ async fn transact(db: &mut SqliteConnection, shared: &mut Vec<Box<dyn Waiting>>,
             waiting.refuse(StoreError::clone(error));
             continue;
         }
-        let before = context.signals.clone();
-        let (step, done) = match step(db, waiting, &mut context).await {
-            Ok(stepped) => stepped,
-            Err(error) => {
-                broken = Some(error);
-                continue;
-            }
-        };
-        if !done {
-            context.signals = before;
-        }
-        answers.push(step);
+        broken = step(db, waiting, &mut context, &mut answers).await.err();
     }
     let committed = match broken {
         None => sqlx::raw_sql("COMMIT").execute(&mut *db).await.map(|_| ()).map_err(failed("committing")),
@@ -169,20 +187,38 @@ async fn transact(db: &mut SqliteConnection, shared: &mut Vec<Box<dyn Waiting>>,
     }
 }
 
-async fn begin(db: &mut SqliteConnection) -> Result<Context, StoreError> {
+async fn begin(db: &mut SqliteConnection, files: &Files) -> Result<Context, StoreError> {
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *db).await.map_err(failed("beginning to write"))?;
-    let used_bytes = crate::rows::used_bytes(db).await?;
-    Ok(Context { used_bytes, signals: HashSet::new() })
+    match files.used_bytes(db).await {
+        Ok(used_bytes) => Ok(Context { used_bytes, signals: HashSet::new() }),
+        Err(error) => {
+            let _ = sqlx::raw_sql("ROLLBACK").execute(db).await;
+            Err(error)
+        }
+    }
 }
 
+/// One operation behind its savepoint. An error here is of the transaction as a whole: of the
+/// operation's own failure only its caller hears, and nothing of it stays.
 async fn step(
     db: &mut SqliteConnection,
     waiting: Box<dyn Waiting>,
     context: &mut Context,
-) -> Result<(Answer, bool), StoreError> {
-    sqlx::raw_sql("SAVEPOINT op").execute(&mut *db).await.map_err(failed("beginning to write"))?;
-    let (done, answer) = waiting.run(db, context).await;
+    answers: &mut Vec<Answer>,
+) -> Result<(), StoreError> {
+    if let Err(source) = sqlx::raw_sql("SAVEPOINT op").execute(&mut *db).await {
+        let error = failed("beginning to write")(source);
+        waiting.refuse(error.clone());
+        return Err(error);
+    }
+    let mut own = Context { used_bytes: context.used_bytes, signals: HashSet::new() };
+    let (done, answer) = waiting.run(db, &mut own).await;
+    answers.push(answer);
     let end = if done { "RELEASE op" } else { "ROLLBACK TO op; RELEASE op" };
     sqlx::raw_sql(end).execute(&mut *db).await.map_err(failed("writing"))?;
-    Ok((answer, done))
+    if done {
+        context.used_bytes = own.used_bytes;
+        context.signals.extend(own.signals);
+    }
+    Ok(())
 }

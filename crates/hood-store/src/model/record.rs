@@ -129,8 +129,8 @@ pub struct CapacityRecord {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
-    /// Database and write-ahead log; free pages inside the database, which are used again before it
-    /// grows, do not count.
+    /// Database and write-ahead log. Free pages inside the database do not count: they are used
+    /// again before it grows.
     pub used_bytes: u64,
     pub limit_bytes: u64,
     pub reserve_bytes: u64,

@@ -31,8 +31,8 @@ pub struct Key {
 
 #[derive(Clone, Debug)]
 pub struct NewEvaluation {
-    /// Made by the caller at about the time of submission: it is also the order of the queue and
-    /// of lists.
+    /// Made by the caller at the time of submission, and at most an hour before: it is also the order
+    /// of the queue and of lists.
     pub id: EvaluationId,
     pub environment: String,
     /// Higher is claimed first.

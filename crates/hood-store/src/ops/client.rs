@@ -233,6 +233,13 @@ impl Operation for InsertKey {
 
     async fn run(self, db: &mut SqliteConnection, _context: &mut Context) -> Result<(), StoreError> {
         let Self(key) = self;
+        // One key of a name: a new one takes the old one's place, which was lost or is to be lost.
+        sqlx::query("DELETE FROM api_keys WHERE tenant = $1 AND name = $2")
+            .bind(key.tenant.as_str())
+            .bind(&key.name)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("withdrawing a key"))?;
         sqlx::query("INSERT INTO api_keys (hash, tenant, name, created_at) VALUES ($1, $2, $3, $4)")
             .bind(&key.hash[..])
             .bind(key.tenant.as_str())

@@ -1,23 +1,28 @@
 //! What a lease's holder writes: transitions, output, the attempt's facts and the result, all of it
 //! in one transaction or none of it.
 
+use hood_core::lifecycle::AnyEvaluation;
 use hood_core::outcome::Stream;
-use hood_core::{EventKind, State, Timestamp, Transition};
+use hood_core::{Event, EventKind, State, Timestamp, Transition};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::{move_depth, write_event};
 use crate::error::{CommitError, StoreError};
 use crate::model::{Chunk, Commit, Lease};
-use crate::rows::{STREAMS, corrupt, get, number, sql_number, state};
+use crate::rows::{STREAMS, corrupt, evaluation, event, get, number, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, Operation, failed};
 
 /// The largest chunk of output in one row while the program runs; larger ones are split.
 pub(crate) const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
-/// The largest piece of a finished attempt's output in one row: SQLite's rows end at a gigabyte, and
-/// a piece is what a read holds in memory.
-pub(crate) const PIECE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A finished attempt's output is in rows of this size or up to a chunk more: the engine reads a row
+/// as a whole, however little of it is wanted.
+pub(crate) const PIECE_BYTES: usize = 1024 * 1024;
+
+/// Chunks read at a time while they are made into pieces.
+const COMPACTED_ROWS: i64 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -38,20 +43,31 @@ impl Operation for Write {
 
 /// What of the row the steps below rely on.
 struct Row {
-    state: State,
+    evaluation: AnyEvaluation,
     priority: u8,
-    last_event: u64,
+}
+
+impl Row {
+    /// Whether an attempt is under way: otherwise the lease's holder has nothing more to say.
+    const fn is_held(&self) -> bool {
+        matches!(self.evaluation, AnyEvaluation::Provisioning(_) | AnyEvaluation::Running(_))
+    }
+
+    const fn last_event(&self) -> u64 {
+        self.evaluation.history().last_event
+    }
 }
 
 impl Write {
     async fn write(self, db: &mut SqliteConnection, context: &mut Context) -> Result<(), CommitError> {
         let id = self.lease.evaluation;
         let Some(mut row) = self.row(db).await? else { return Err(CommitError::StaleLease) };
-        if self.commit.transitions.first().is_some_and(|first| first.event().number <= row.last_event) {
-            // Said again by a holder that did not hear the answer: it stands as it was written.
-            return self.check_repeated(&row);
+        if let Some(first) = self.commit.transitions.first()
+            && first.event().number <= row.last_event()
+        {
+            return self.check_repeated(db, first, &row).await;
         }
-        if !matches!(row.state, State::Provisioning | State::Running) {
+        if !row.is_held() {
             return Err(CommitError::StaleLease);
         }
         let ends = self.commit.transitions.iter().any(|transition| transition.to().is_terminal());
@@ -79,7 +95,8 @@ impl Write {
     /// The row, if this lease holds it: the guard of every write here.
     async fn row(&self, db: &mut SqliteConnection) -> Result<Option<Row>, StoreError> {
         let row = sqlx::query(
-            "SELECT state, priority, last_event FROM evaluations \
+            "SELECT state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
+             losses_own_death, losses_suspect FROM evaluations \
              WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4",
         )
         .bind(self.lease.tenant.as_str())
@@ -91,25 +108,43 @@ impl Write {
         .map_err(failed("checking a lease"))?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Row {
-            state: state(&row)?,
+            evaluation: evaluation(&row)?,
             priority: u8::try_from(number(&row, "priority")?).map_err(|_| corrupt("priority"))?,
-            last_event: number(&row, "last_event")?,
         }))
     }
 
-    fn check_repeated(&self, row: &Row) -> Result<(), CommitError> {
-        match self.commit.transitions.last() {
-            Some(last) if last.event().number == row.last_event && last.to() == row.state => Ok(()),
-            Some(last) => Err(self.out_of_order(last, row)),
-            None => Ok(()),
+    /// Said again by a holder that did not hear the answer: it stands as it was written, if it is
+    /// word for word what was written.
+    async fn check_repeated(
+        &self,
+        db: &mut SqliteConnection,
+        first: &Transition,
+        row: &Row,
+    ) -> Result<(), CommitError> {
+        let transitions = &self.commit.transitions;
+        let rows = sqlx::query(
+            "SELECT number, kind, occurred_at, attempt, not_before, verdict FROM events \
+             WHERE tenant = $1 AND evaluation = $2 AND number >= $3 ORDER BY number LIMIT $4",
+        )
+        .bind(self.lease.tenant.as_str())
+        .bind(self.lease.evaluation.as_uuid())
+        .bind(sql_number(first.event().number))
+        .bind(sql_number(transitions.len() as u64))
+        .fetch_all(db)
+        .await
+        .map_err(failed("reading events"))?;
+        let written = rows.iter().map(event).collect::<Result<Vec<Event>, StoreError>>()?;
+        if written.iter().eq(transitions.iter().map(Transition::event)) {
+            return Ok(());
         }
+        Err(self.out_of_order(first, row))
     }
 
     fn out_of_order(&self, transition: &Transition, row: &Row) -> CommitError {
         CommitError::OutOfOrder {
             evaluation: self.lease.evaluation,
             number: transition.event().number,
-            last_event: row.last_event,
+            last_event: row.last_event(),
         }
     }
 
@@ -121,13 +156,15 @@ impl Write {
         context: &mut Context,
     ) -> Result<(), CommitError> {
         let (event, after, to) = (transition.event(), transition.after(), transition.to());
-        if event.number != row.last_event + 1 || row.state.is_terminal() {
+        let (from, last_event) = (row.evaluation.state(), row.last_event());
+        if !row.is_held() || row.evaluation.apply(event).is_err() {
             return Err(self.out_of_order(transition, row));
         }
         let (started, verdict, not_before) = match event.kind {
             EventKind::Started { .. } => (Some(event.at), None, None),
             EventKind::Finished { verdict } => (None, Some(verdict), None),
             EventKind::RetryScheduled { not_before, .. } => (None, None, Some(not_before)),
+            // Neither follows from an attempt under way.
             EventKind::Submitted | EventKind::AttemptStarted { .. } => {
                 return Err(self.out_of_order(transition, row));
             }
@@ -145,7 +182,7 @@ impl Write {
         .bind(self.lease.tenant.as_str())
         .bind(self.lease.evaluation.as_uuid())
         .bind(sql_number(self.lease.token))
-        .bind(sql_number(row.last_event))
+        .bind(sql_number(last_event))
         .bind(to.as_str())
         .bind(verdict.map(|verdict| verdict.as_str()))
         .bind(sql_number(event.number))
@@ -164,7 +201,7 @@ impl Write {
             return Err(CommitError::StaleLease);
         }
         write_event(db, &self.lease.tenant, self.lease.evaluation, transition).await?;
-        move_depth(db, &self.lease.tenant, row.priority, Some(row.state), to).await?;
+        move_depth(db, &self.lease.tenant, row.priority, Some(from), to).await?;
         self.mark_attempt(db, started, leaves.then_some(event.at)).await?;
         if leaves {
             compact(db, &self.lease).await?;
@@ -172,7 +209,6 @@ impl Write {
         if to == State::Queued {
             context.signals.insert(Signal::Work);
         }
-        (row.state, row.last_event) = (to, event.number);
         Ok(())
     }
 
@@ -329,40 +365,71 @@ async fn insert_output(
 /// Makes few large pieces of many small chunks, once no more will come.
 async fn compact(db: &mut SqliteConnection, lease: &Lease) -> Result<(), StoreError> {
     for stream in STREAMS {
-        let rows = sqlx::query(
-            "SELECT start_at, bytes FROM output \
-             WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 ORDER BY start_at",
-        )
-        .bind(lease.tenant.as_str())
-        .bind(lease.evaluation.as_uuid())
-        .bind(i64::from(lease.attempt))
-        .bind(stream.as_str())
-        .fetch_all(&mut *db)
-        .await
-        .map_err(failed("compacting output"))?;
-        if rows.len() < 2 {
-            continue;
+        let (mut start, mut piece, mut chunks) = (0, Vec::new(), 0_usize);
+        loop {
+            let rows = read_output(db, lease, stream, start + piece.len() as u64).await?;
+            for row in &rows {
+                piece.extend_from_slice(get::<&[u8]>(row, "bytes")?);
+                chunks += 1;
+                if piece.len() >= PIECE_BYTES {
+                    start = replace_output(db, lease, stream, (start, &piece, chunks)).await?;
+                    (piece, chunks) = (Vec::new(), 0);
+                }
+            }
+            if rows.len() < COMPACTED_ROWS as usize {
+                break;
+            }
         }
-        let mut whole = Vec::new();
-        for row in &rows {
-            whole.extend_from_slice(get::<&[u8]>(row, "bytes")?);
-        }
-        forget_output(db, lease, stream).await?;
-        for (i, piece) in whole.chunks(PIECE_BYTES_MAX).enumerate() {
-            insert_output(db, lease, stream, (i * PIECE_BYTES_MAX) as u64, piece).await?;
-        }
+        replace_output(db, lease, stream, (start, &piece, chunks)).await?;
     }
     Ok(())
 }
 
-async fn forget_output(db: &mut SqliteConnection, lease: &Lease, stream: Stream) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4")
-        .bind(lease.tenant.as_str())
-        .bind(lease.evaluation.as_uuid())
-        .bind(i64::from(lease.attempt))
-        .bind(stream.as_str())
-        .execute(db)
-        .await
-        .map_err(failed("compacting output"))?;
-    Ok(())
+async fn read_output(
+    db: &mut SqliteConnection,
+    lease: &Lease,
+    stream: Stream,
+    from: u64,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    sqlx::query(
+        "SELECT bytes FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 \
+         AND start_at >= $5 ORDER BY start_at LIMIT $6",
+    )
+    .bind(lease.tenant.as_str())
+    .bind(lease.evaluation.as_uuid())
+    .bind(i64::from(lease.attempt))
+    .bind(stream.as_str())
+    .bind(sql_number(from))
+    .bind(COMPACTED_ROWS)
+    .fetch_all(db)
+    .await
+    .map_err(failed("compacting output"))
+}
+
+/// One row for the `chunks` that hold `piece`, which begins at `start`. Gives where the next begins.
+async fn replace_output(
+    db: &mut SqliteConnection,
+    lease: &Lease,
+    stream: Stream,
+    (start, piece, chunks): (u64, &[u8], usize),
+) -> Result<u64, StoreError> {
+    let end = start + piece.len() as u64;
+    if chunks < 2 {
+        return Ok(end);
+    }
+    sqlx::query(
+        "DELETE FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 \
+         AND start_at >= $5 AND start_at < $6",
+    )
+    .bind(lease.tenant.as_str())
+    .bind(lease.evaluation.as_uuid())
+    .bind(i64::from(lease.attempt))
+    .bind(stream.as_str())
+    .bind(sql_number(start))
+    .bind(sql_number(end))
+    .execute(&mut *db)
+    .await
+    .map_err(failed("compacting output"))?;
+    insert_output(db, lease, stream, start, piece).await?;
+    Ok(end)
 }

@@ -184,9 +184,9 @@ impl Reclaim {
         let mut claimed = Vec::with_capacity(rows.len());
         for row in rows {
             let lease = lease(&row, small(&row, "attempts")?, self.tenure.until())?;
-            sqlx::query(
+            let taken = sqlx::query(
                 "UPDATE evaluations SET worker = $3, lease_token = $4, lease_expires_at = $5, lease_epoch = $6 \
-                 WHERE tenant = $1 AND id = $2",
+                 WHERE tenant = $1 AND id = $2 AND lease_token = $4 - 1",
             )
             .bind(lease.tenant.as_str())
             .bind(lease.evaluation.as_uuid())
@@ -197,6 +197,9 @@ impl Reclaim {
             .execute(&mut *db)
             .await
             .map_err(failed("taking a lease over"))?;
+            if taken.rows_affected() != 1 {
+                return Err(corrupt("a lapsed lease was not there"));
+            }
             claimed.push(Claimed {
                 evaluation: evaluation(&row)?,
                 request: get(&row, "document")?,

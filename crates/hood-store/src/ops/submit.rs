@@ -13,6 +13,16 @@ use crate::rows::{corrupt, get, number, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, Operation, failed};
 
+/// What the rows and index entries of an evaluation take beside its documents, roughly: between two
+/// transactions only, since each measures the database anew.
+const ROWS_BYTES: u64 = 1024;
+
+fn bytes(new: &NewEvaluation) -> u64 {
+    // Each label is in its row, in the table by which it is found, and in that table's index.
+    let labels: usize = new.labels.iter().map(|(name, value)| 3 * (name.len() + value.len())).sum();
+    ROWS_BYTES + (new.request.len() + labels) as u64
+}
+
 #[derive(Debug)]
 pub(crate) struct Submit {
     pub(crate) tenant: Tenant,
@@ -48,7 +58,7 @@ impl Submit {
         let key = self.submission.idempotency.as_ref().map(|idempotency| idempotency.key.as_str());
         for (position, evaluation) in self.submission.evaluations.iter().enumerate() {
             self.insert(db, evaluation, key, position).await?;
-            context.used_bytes += evaluation.request.len() as u64;
+            context.used_bytes += bytes(evaluation);
         }
         if let Some(idempotency) = &self.submission.idempotency {
             remember(db, &self.tenant, idempotency, self.submission.batch).await?;
@@ -63,10 +73,9 @@ impl Submit {
         context: &Context,
         count: u64,
     ) -> Result<(), SubmitError> {
-        let bytes: u64 = self.submission.evaluations.iter().map(|new| new.request.len() as u64).sum();
-        let limit_bytes = self.config.storage_bytes;
-        let open_bytes = limit_bytes.saturating_sub(self.config.storage_reserve_bytes);
-        if context.used_bytes.saturating_add(bytes) > open_bytes {
+        let bytes: u64 = self.submission.evaluations.iter().map(bytes).sum();
+        let limit_bytes = self.config.storage_bytes.saturating_sub(self.config.storage_reserve_bytes);
+        if context.used_bytes.saturating_add(bytes) > limit_bytes {
             return Err(SubmitError::StorageFull { used_bytes: context.used_bytes, limit_bytes });
         }
         let row = sqlx::query("SELECT COALESCE(SUM(evaluations), 0) AS queued FROM depths WHERE state = $1")
