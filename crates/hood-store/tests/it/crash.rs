@@ -1,0 +1,209 @@
+//! Black box. Killed at any moment, again and again: what was answered is there, and nothing is half.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hood_core::lifecycle::AnyEvaluation;
+use hood_core::outcome::Stream;
+use hood_core::{EvaluationId, RetryPolicy, Timestamp, Verdict};
+use hood_store::{Claimed, Commit, FindError, Lapsed, Store, StoreConfig};
+
+use crate::support::{RESULT, chunk, evaluation, finished, invariants, single, started, tenant, tenure};
+
+const KILLS: usize = 32;
+/// Lines that a child says before it is killed, at most: its life is as long on a slow machine.
+const LINES_MAX: usize = 400;
+/// And some time more, so that it is not always about to say something.
+const LIFE_US_MAX: u64 = 5000;
+const DIR: &str = "HOOD_STORE_CRASH_DIR";
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    Timestamp::from_micros(i64::try_from(since.as_micros()).expect("before 294000"))
+}
+
+/// What `id` writes.
+fn text(id: EvaluationId) -> Vec<u8> {
+    format!("{id} was here\n").repeat(20).into_bytes()
+}
+
+/// One line in one write, so that a kill leaves at most the last one incomplete.
+fn say(what: &str, id: EvaluationId, number: u64) {
+    let line = format!("\n{what} {id} {number}\n");
+    std::io::stdout().write_all(line.as_bytes()).expect("somebody listens");
+}
+
+/// The child: does nothing unless this binary started it.
+#[test]
+fn child() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(live(Path::new(&dir)));
+}
+
+async fn live(dir: &Path) {
+    let store = Store::open(StoreConfig::at(dir.to_owned())).await.expect("opens after every death");
+    for _ in 0..3 {
+        tokio::spawn(submit(store.clone()));
+    }
+    loop {
+        let taken = store.reclaim(&tenure(now()), 50, Lapsed::All).await.expect("reclaims");
+        let claimed = store.claim(&tenure(now()), 8).await.expect("claims");
+        let all = taken.into_iter().chain(claimed).map(|claimed| work(store.clone(), claimed));
+        futures::future::join_all(all).await;
+    }
+}
+
+async fn submit(store: Store) {
+    loop {
+        let id = EvaluationId::new(now(), rand::random());
+        store
+            .submit(&tenant(), now(), single(evaluation(id, rand::random::<u8>() % 4)))
+            .await
+            .expect("accepted");
+        say("accepted", id, 0);
+        if rand::random_ratio(1, 8) {
+            let cancel = store.request_cancel(&tenant(), id, crate::cancel::wish(now(), None)).await;
+            if cancel.expect("is there") == hood_store::Cancel::EndedNow {
+                say("ended", id, 0);
+            }
+        }
+    }
+}
+
+async fn work(store: Store, claimed: Claimed) {
+    let lease = Arc::new(claimed.lease.clone());
+    let id = lease.evaluation;
+    say("leased", id, u64::from(lease.attempt));
+    let running = match claimed.evaluation {
+        AnyEvaluation::Provisioning(evaluation) => {
+            let step = evaluation.start(now());
+            store.commit(&lease, started(&step)).await.expect("starts");
+            step.evaluation
+        }
+        AnyEvaluation::Running(running) => {
+            // A predecessor's: lost, as the real worker has it.
+            let after = running.lose(now(), &RetryPolicy::DEFAULT, 0.5);
+            let transition = *after.transition();
+            let result = transition.to().is_terminal().then(|| RESULT.to_owned());
+            let commit = Commit { transitions: vec![transition], result, ..Commit::default() };
+            store.commit(&lease, commit).await.expect("is lost");
+            return;
+        }
+        other => panic!("leased in {other:?}"),
+    };
+    for (i, part) in text(id).chunks(100).enumerate() {
+        let output = vec![chunk(Stream::Stdout, 100 * i as u64, part)];
+        store.commit(&lease, Commit { output, ..Commit::default() }).await.expect("stored");
+        say("stored", id, 100 * i as u64 + part.len() as u64);
+    }
+    store.commit(&lease, finished(running, now(), Verdict::Succeeded)).await.expect("ends");
+    say("ended", id, 0);
+    if rand::random_ratio(1, 4) {
+        say("deleting", id, 0);
+        store.delete(&tenant(), id).await.expect("deleted");
+        say("deleted", id, 0);
+    }
+}
+
+/// What one evaluation's children were answered.
+#[derive(Debug, Default)]
+struct Answered {
+    accepted: bool,
+    attempts: u64,
+    /// Of the attempt that was last answered for.
+    stored: u64,
+    ended: bool,
+    deleting: bool,
+    deleted: bool,
+}
+
+fn one_life(dir: &Path, answered: &mut HashMap<EvaluationId, Answered>) -> HashSet<EvaluationId> {
+    let mut child = Command::new(std::env::current_exe().expect("is a program"))
+        .args(["--exact", "crash::child", "--nocapture", "--test-threads=1"])
+        .env(DIR, dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("is a pipe")).lines().map_while(Result::ok);
+    let mut seen: Vec<String> = lines.by_ref().take(rand::random_range(10..LINES_MAX)).collect();
+    std::thread::sleep(Duration::from_micros(rand::random_range(0..LIFE_US_MAX)));
+    child.kill().expect("SIGKILL");
+    assert!(!child.wait().expect("is gone").success(), "it lived until it was killed");
+    seen.extend(lines);
+    seen.iter().filter_map(|line| note(line, answered)).collect()
+}
+
+fn note(line: &str, answered: &mut HashMap<EvaluationId, Answered>) -> Option<EvaluationId> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [what, id, number] = words[..] else { return None };
+    // A number that was cut short is smaller than the one that was said; an id that was is none.
+    let (id, number) = (id.parse().ok()?, number.parse::<u64>().unwrap_or(0));
+    let of = answered.entry(id).or_default();
+    match what {
+        "accepted" => of.accepted = true,
+        "leased" if number > of.attempts => (of.attempts, of.stored) = (number, 0),
+        "leased" => {}
+        "stored" => of.stored = number,
+        "ended" => of.ended = true,
+        "deleting" => of.deleting = true,
+        "deleted" => of.deleted = true,
+        _ => return None,
+    }
+    Some(id)
+}
+
+async fn check_answers(store: &Store, id: EvaluationId, said: &Answered) {
+    let found = store.get(&tenant(), id).await;
+    if said.deleted || (said.deleting && found.is_err()) {
+        assert!(matches!(found, Err(FindError::NotFound)), "{id} came back from the dead: {said:?}");
+        return;
+    }
+    let record = found.unwrap_or_else(|error| panic!("{id} is missing ({error}): {said:?}"));
+    assert!(u64::from(record.history.attempts) >= said.attempts, "{id}: {said:?}");
+    assert!(record.state.is_terminal() || !said.ended, "{id}: {said:?}");
+    invariants::check_one(store, id).await;
+    if said.stored > 0 {
+        let attempt = Some(u32::try_from(said.attempts).expect("few"));
+        let span = hood_store::Span { stream: Stream::Stdout, attempt, offset: 0, max: usize::MAX };
+        let slice = store.output(&tenant(), id, span).await.expect("is there");
+        assert!(slice.stored >= said.stored, "{id}: {} bytes of {said:?}", slice.stored);
+        assert!(text(id).starts_with(&slice.bytes), "{id}: bytes of its own, from the first on");
+    }
+}
+
+#[test]
+fn what_was_answered_outlives_every_kill() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("store");
+    let mut answered = HashMap::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let open = || async { Store::open(StoreConfig::at(data.clone())).await.expect("opens after every kill") };
+    for _ in 0..KILLS {
+        let touched = one_life(&data, &mut answered);
+        runtime.block_on(async {
+            let store = open().await;
+            for id in touched {
+                check_answers(&store, id, &answered[&id]).await;
+            }
+            store.close().await;
+        });
+    }
+    runtime.block_on(async {
+        let store = open().await;
+        for (id, said) in &answered {
+            check_answers(&store, *id, said).await;
+        }
+        invariants::check(&store).await;
+        store.close().await;
+    });
+    let ended = answered.values().filter(|said| said.ended).count();
+    let retried = answered.values().filter(|said| said.attempts > 1).count();
+    assert!(answered.len() > 200 && ended > 50, "{} of which {ended} ended", answered.len());
+    assert!(retried > 0, "no kill met anything that ran");
+}
