@@ -88,3 +88,26 @@ async fn in_a_flood_each_failure_is_its_own_callers() {
     assert!(clashed > 0);
     Arc::into_inner(t).expect("nobody else holds it").check().await;
 }
+
+/// Row and attempts are read by two statements; an attempt that begins between them must not show.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_and_its_attempts_are_of_one_moment() {
+    let t = TestStore::new().await;
+    for _ in 0..100 {
+        let id = t.submit_one(at(0)).await;
+        let reader = t.store.clone();
+        let reading = tokio::spawn(async move {
+            loop {
+                let record = reader.get(&tenant(), id).await.expect("is there");
+                assert_eq!(record.attempts.len(), record.history.attempts as usize);
+                if record.history.attempts == 1 {
+                    return;
+                }
+            }
+        });
+        let claimed = t.claim_one(at(1)).await;
+        t.run_to_the_end(&claimed, at(2), Verdict::Succeeded).await;
+        reading.await.expect("whole");
+    }
+    t.check().await;
+}
