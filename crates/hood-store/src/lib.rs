@@ -3,6 +3,7 @@
 //! write at that moment; several connections read.
 
 mod config;
+mod db;
 mod error;
 mod migrate;
 mod model;
@@ -10,6 +11,8 @@ mod ops;
 mod read;
 mod rows;
 mod store;
+#[cfg(test)]
+mod testing;
 mod upkeep;
 mod wake;
 mod writer;

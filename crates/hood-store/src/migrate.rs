@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 
+use crate::db::{self, Connection};
 use crate::error::OpenError;
 
 struct Migration {
@@ -20,7 +21,7 @@ const ALL: [Migration; 1] =
 /// takes something away from them.
 const OLDEST_COMPATIBLE: i64 = 1;
 
-pub(crate) async fn migrate(db: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+pub(crate) async fn migrate(db: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let known = ALL[ALL.len() - 1].version;
     let outer = |source| OpenError::Connect { path: path.to_owned(), source };
     sqlx::raw_sql(
@@ -69,18 +70,18 @@ pub(crate) async fn migrate(db: &mut SqliteConnection, path: &Path) -> Result<()
     Ok(())
 }
 
-async fn apply(db: &mut SqliteConnection, migration: &Migration) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *db).await?;
-    sqlx::raw_sql(migration.sql).execute(&mut *db).await?;
+async fn apply(connection: &mut Connection, migration: &Migration) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(db::BEGIN).execute(&mut *connection).await?;
+    sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
     sqlx::query("INSERT INTO schema_migrations VALUES ($1, $2, $3, $4, $5)")
         .bind(migration.version)
         .bind(migration.name)
         .bind(checksum_of(migration))
         .bind(OLDEST_COMPATIBLE)
         .bind(env!("CARGO_PKG_VERSION"))
-        .execute(&mut *db)
+        .execute(&mut *connection)
         .await?;
-    sqlx::raw_sql("COMMIT").execute(db).await?;
+    sqlx::raw_sql("COMMIT").execute(connection).await?;
     Ok(())
 }
 

@@ -2,81 +2,65 @@
 
 pub(crate) mod client;
 pub(crate) mod commit;
+pub(crate) mod depth;
 pub(crate) mod lease;
+pub(crate) mod output;
 pub(crate) mod submit;
 
-use hood_core::{EvaluationId, EventKind, State, Tenant, Timestamp, Transition};
-use sqlx::SqliteConnection;
+use hood_core::{EvaluationId, Event, EventKind, Tenant, Timestamp};
 
+use crate::db::Connection;
 use crate::error::StoreError;
 use crate::rows::sql_number;
-use crate::writer::failed;
+use crate::wake::Signal;
+use crate::writer::{Context, failed};
 
-/// Writes the event of a transition; its number is the key, so that a second one of that number
-/// cannot be written.
+/// Writes one event. Its number is in the key: a second one of that number cannot be written.
 async fn write_event(
-    db: &mut SqliteConnection,
-    tenant: &Tenant,
-    id: EvaluationId,
-    transition: &Transition,
+    db: &mut Connection,
+    (tenant, id): (&Tenant, EvaluationId),
+    event: &Event,
 ) -> Result<(), StoreError> {
-    let event = transition.event();
+    const SQL: &str = "INSERT INTO events \
+         (tenant, evaluation, number, kind, occurred_at, attempt, not_before, verdict) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let (attempt, not_before, verdict) = match event.kind {
         EventKind::Submitted => (None, None, None),
         EventKind::AttemptStarted { attempt } | EventKind::Started { attempt } => (Some(attempt), None, None),
         EventKind::RetryScheduled { attempt, not_before } => (Some(attempt), Some(not_before), None),
         EventKind::Finished { verdict } => (None, None, Some(verdict)),
     };
-    sqlx::query(
-        "INSERT INTO events (tenant, evaluation, number, kind, occurred_at, attempt, not_before, verdict) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(tenant.as_str())
-    .bind(id.as_uuid())
-    .bind(sql_number(event.number))
-    .bind(event.kind.as_str())
-    .bind(event.at.as_micros())
-    .bind(attempt.map(i64::from))
-    .bind(not_before.map(Timestamp::as_micros))
-    .bind(verdict.map(|verdict| verdict.as_str()))
-    .execute(db)
-    .await
-    .map_err(failed("writing an event"))?;
-    Ok(())
+    sqlx::query(SQL)
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .bind(sql_number(event.number))
+        .bind(event.kind.as_str())
+        .bind(event.at.as_micros())
+        .bind(attempt.map(i64::from))
+        .bind(not_before.map(Timestamp::as_micros))
+        .bind(verdict.map(|verdict| verdict.as_str()))
+        .execute(db)
+        .await
+        .map_err(failed("writing an event"))
+        .map(drop)
 }
 
-/// Moves one evaluation between the counted states.
-async fn move_depth(
-    db: &mut SqliteConnection,
-    tenant: &Tenant,
-    priority: u8,
-    from: Option<State>,
-    to: State,
+/// Writes what an evaluation came to: with its end, whatever is full.
+async fn write_result(
+    db: &mut Connection,
+    context: &mut Context<'_>,
+    (tenant, id): (&Tenant, EvaluationId),
+    document: &str,
 ) -> Result<(), StoreError> {
-    for (state, by) in [(from, -1), (Some(to), 1)] {
-        let Some(state) = state.filter(|state| !state.is_terminal()) else { continue };
-        add_depth(db, tenant, priority, state, by).await?;
-    }
-    Ok(())
-}
-
-async fn add_depth(
-    db: &mut SqliteConnection,
-    tenant: &Tenant,
-    priority: u8,
-    state: State,
-    by: i64,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO depths (tenant, state, priority, evaluations) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (tenant, state, priority) DO UPDATE SET evaluations = depths.evaluations + $4",
-    )
-    .bind(tenant.as_str())
-    .bind(state.as_str())
-    .bind(i64::from(priority))
-    .bind(by)
-    .execute(db)
-    .await
-    .map_err(failed("counting the queue"))?;
+    const SQL: &str = "INSERT INTO results (tenant, evaluation, document) VALUES ($1, $2, $3)";
+    sqlx::query(SQL)
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .bind(document)
+        .execute(db)
+        .await
+        .map_err(failed("writing a result"))?;
+    context.grow(document.len());
+    context.signal(Signal::Changed(id));
     Ok(())
 }

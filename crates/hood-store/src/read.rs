@@ -2,22 +2,22 @@
 
 mod list;
 
+use futures::TryStreamExt as _;
 use hood_core::lifecycle::State;
 use hood_core::outcome::Stream;
 use hood_core::{BatchId, EvaluationId, Event, Tenant, Timestamp};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
+use crate::db::{Connection, Row};
 use crate::error::{FindError, StoreError};
 use crate::model::{AttemptRecord, BatchRecord, CapacityRecord, Key, OutputSlice, QueueRecord, Record, Span};
-use crate::rows::{SUMMARY, corrupt, event, get, moment, number, small, sql_number, state, summary, time};
+use crate::rows::{
+    corrupt, event, get, moment, number, priority, small, sql_number, state, summary, summary_columns, time,
+};
 use crate::writer::failed;
 
 pub(crate) use list::list;
 
-const FROM: &str = "FROM evaluations e LEFT JOIN results s ON s.tenant = e.tenant AND s.evaluation = e.id";
-
-pub(crate) async fn key(db: &mut SqliteConnection, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
+pub(crate) async fn key(db: &mut Connection, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
     let row = sqlx::query("SELECT tenant, name FROM api_keys WHERE hash = $1")
         .bind(&hash[..])
         .fetch_optional(db)
@@ -27,21 +27,25 @@ pub(crate) async fn key(db: &mut SqliteConnection, hash: &[u8; 32]) -> Result<Op
         .transpose()
 }
 
-pub(crate) async fn has_keys(db: &mut SqliteConnection) -> Result<bool, StoreError> {
+pub(crate) async fn has_keys(db: &mut Connection) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT 1 FROM api_keys LIMIT 1");
     Ok(row.fetch_optional(db).await.map_err(failed("looking for keys"))?.is_some())
 }
 
 pub(crate) async fn record(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     tenant: &Tenant,
     id: EvaluationId,
 ) -> Result<Record, FindError> {
-    let query = format!(
-        "SELECT {SUMMARY}, s.document AS result, r.document AS request {FROM} \
-         JOIN requests r ON r.tenant = e.tenant AND r.evaluation = e.id WHERE e.tenant = $1 AND e.id = $2"
+    const SQL: &str = concat!(
+        "SELECT ",
+        summary_columns!(),
+        ", r.document AS request FROM evaluations e \
+         JOIN requests r ON r.tenant = e.tenant AND r.evaluation = e.id \
+         LEFT JOIN results s ON s.tenant = e.tenant AND s.evaluation = e.id \
+         WHERE e.tenant = $1 AND e.id = $2"
     );
-    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+    let row = sqlx::query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .fetch_optional(&mut *db)
@@ -61,7 +65,7 @@ pub(crate) async fn record(
     Ok(Record { summary: summary(&row)?, request: get(&row, "request")?, attempts })
 }
 
-fn attempt(row: &SqliteRow) -> Result<AttemptRecord, StoreError> {
+fn attempt(row: &Row) -> Result<AttemptRecord, StoreError> {
     Ok(AttemptRecord {
         number: small(row, "number")?,
         leased_at: moment(row, "leased_at")?,
@@ -74,35 +78,41 @@ fn attempt(row: &SqliteRow) -> Result<AttemptRecord, StoreError> {
 }
 
 pub(crate) async fn events(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     tenant: &Tenant,
     id: EvaluationId,
     after: u64,
     limit: u32,
 ) -> Result<Vec<Event>, FindError> {
-    let rows = sqlx::query(
-        "SELECT number, kind, occurred_at, attempt, not_before, verdict FROM events \
-         WHERE tenant = $1 AND evaluation = $2 AND number > $3 ORDER BY number LIMIT $4",
-    )
-    .bind(tenant.as_str())
-    .bind(id.as_uuid())
-    .bind(sql_number(after))
-    .bind(i64::from(limit))
-    .fetch_all(&mut *db)
-    .await
-    .map_err(failed("reading events"))?;
-    if rows.is_empty() {
+    let events = log(db, (tenant, id), after, limit).await?;
+    if events.is_empty() {
         // Every evaluation has a first event: one without is not there.
         exists(db, tenant, id).await?;
     }
-    Ok(rows.iter().map(event).collect::<Result<_, _>>()?)
+    Ok(events)
 }
 
-async fn exists(
-    db: &mut SqliteConnection,
-    tenant: &Tenant,
-    id: EvaluationId,
-) -> Result<SqliteRow, FindError> {
+/// Events after a number, oldest first.
+pub(crate) async fn log(
+    db: &mut Connection,
+    (tenant, id): (&Tenant, EvaluationId),
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Event>, StoreError> {
+    const SQL: &str = "SELECT number, kind, occurred_at, attempt, not_before, verdict FROM events \
+         WHERE tenant = $1 AND evaluation = $2 AND number > $3 ORDER BY number LIMIT $4";
+    let rows = sqlx::query(SQL)
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .bind(sql_number(after))
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await
+        .map_err(failed("reading events"))?;
+    rows.iter().map(event).collect()
+}
+
+pub(crate) async fn exists(db: &mut Connection, tenant: &Tenant, id: EvaluationId) -> Result<Row, FindError> {
     sqlx::query("SELECT state, attempts FROM evaluations WHERE tenant = $1 AND id = $2")
         .bind(tenant.as_str())
         .bind(id.as_uuid())
@@ -113,7 +123,7 @@ async fn exists(
 }
 
 pub(crate) async fn output(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     tenant: &Tenant,
     id: EvaluationId,
     span: Span,
@@ -144,52 +154,52 @@ pub(crate) async fn output(
     };
     let ended = time(&row, "ended_at")?.is_some();
     let cut = get::<i64>(&row, "output_cut")? != 0;
-    let bytes = bytes(db, tenant, id, Span { attempt: Some(attempt), ..span }, stored).await?;
+    let bytes = bytes(db, (tenant, id), Span { attempt: Some(attempt), ..span }, stored).await?;
     Ok(OutputSlice { attempt, bytes, stored, ended, cut })
 }
 
+/// The pieces from the one that holds the first byte to the one that holds the last, and of them
+/// no more than is wanted.
 async fn bytes(
-    db: &mut SqliteConnection,
-    tenant: &Tenant,
-    id: EvaluationId,
+    db: &mut Connection,
+    (tenant, id): (&Tenant, EvaluationId),
     span: Span,
     stored: u64,
 ) -> Result<Vec<u8>, StoreError> {
+    const SQL: &str = "SELECT start_at, bytes FROM output \
+         WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 AND start_at < $6 \
+         AND start_at >= COALESCE((SELECT MAX(start_at) FROM output WHERE tenant = $1 AND evaluation = $2 \
+         AND attempt = $3 AND stream = $4 AND start_at <= $5), 0) ORDER BY start_at";
     let end = span.offset.saturating_add(span.max as u64).min(stored);
     let mut whole = Vec::new();
-    let mut at = span.offset;
-    while at < end {
-        // The row that holds `at`, and of it no more than is wanted.
-        let row = sqlx::query(
-            "SELECT start_at, substr(bytes, $6 - start_at + 1, $7) AS part FROM output \
-             WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 AND start_at <= $5 \
-             ORDER BY start_at DESC LIMIT 1",
-        )
+    if span.offset >= end {
+        return Ok(whole);
+    }
+    let mut rows = sqlx::query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(i64::from(span.attempt.unwrap_or(0)))
         .bind(span.stream.as_str())
-        .bind(sql_number(at))
-        .bind(sql_number(at))
-        .bind(sql_number(end - at))
-        .fetch_optional(&mut *db)
-        .await
-        .map_err(failed("reading output"))?;
-        let part: &[u8] = match &row {
-            Some(row) => get(row, "part")?,
-            None => &[],
-        };
-        if part.is_empty() {
-            return Err(corrupt(format!("output of {id} ends at {at} and not at {stored}")));
-        }
-        at += part.len() as u64;
-        whole.extend_from_slice(part);
+        .bind(sql_number(span.offset))
+        .bind(sql_number(end))
+        .fetch(db);
+    let mut at = span.offset;
+    while let Some(row) = rows.try_next().await.map_err(failed("reading output"))? {
+        let (start, piece) = (number(&row, "start_at")?, get::<&[u8]>(&row, "bytes")?);
+        let within = |position: u64| usize::try_from(position.saturating_sub(start)).unwrap_or(usize::MAX);
+        let wanted = piece.get(within(at)..within(end).min(piece.len()));
+        let wanted = wanted.filter(|_| start <= at).unwrap_or_default();
+        at += wanted.len() as u64;
+        whole.extend_from_slice(wanted);
+    }
+    if at != end {
+        return Err(corrupt(format!("output of {id} has a hole at {at}")));
     }
     Ok(whole)
 }
 
 pub(crate) async fn batch(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     tenant: &Tenant,
     id: BatchId,
 ) -> Result<BatchRecord, FindError> {
@@ -215,7 +225,7 @@ pub(crate) async fn batch(
     Ok(BatchRecord { id, created_at: moment(&row, "created_at")?, counts })
 }
 
-pub(crate) async fn queue(db: &mut SqliteConnection, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
+pub(crate) async fn queue(db: &mut Connection, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
     let rows = sqlx::query(
         "SELECT state, priority, evaluations FROM depths WHERE tenant = $1 AND evaluations > 0 \
          ORDER BY state, priority DESC",
@@ -224,10 +234,7 @@ pub(crate) async fn queue(db: &mut SqliteConnection, tenant: &Tenant) -> Result<
     .fetch_all(&mut *db)
     .await
     .map_err(failed("reading the queue"))?;
-    let depth = rows.iter().map(|row| {
-        let priority = u8::try_from(number(row, "priority")?).map_err(|_| corrupt("priority"))?;
-        Ok((state(row)?, priority, number(row, "evaluations")?))
-    });
+    let depth = rows.iter().map(|row| Ok((state(row)?, priority(row)?, number(row, "evaluations")?)));
     let depth = depth.collect::<Result<Vec<(State, u8, u64)>, StoreError>>()?;
     if !depth.iter().any(|(state, ..)| *state == State::Queued) {
         return Ok(QueueRecord { depth, oldest: None });
@@ -247,7 +254,7 @@ pub(crate) async fn queue(db: &mut SqliteConnection, tenant: &Tenant) -> Result<
     Ok(QueueRecord { depth, oldest: oldest.transpose()? })
 }
 
-pub(crate) async fn capacity(db: &mut SqliteConnection) -> Result<Option<CapacityRecord>, StoreError> {
+pub(crate) async fn capacity(db: &mut Connection) -> Result<Option<CapacityRecord>, StoreError> {
     let row = sqlx::query("SELECT version, noted_at, document FROM capacity WHERE slot = 0")
         .fetch_optional(db)
         .await

@@ -3,63 +3,71 @@
 use std::collections::BTreeMap;
 
 use hood_core::lifecycle::{AnyEvaluation, History};
-use hood_core::outcome::Stream;
 use hood_core::retry::Losses;
 use hood_core::{BatchId, EvaluationId, Event, EventKind, State, Timestamp, Verdict};
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
+use crate::db::{Db, Row};
 use crate::error::StoreError;
 use crate::model::{CancelIntent, RecordSummary};
 use crate::writer::failed;
 
-/// The columns of `evaluations` that [`summary`] reads, with `results.document` as the last.
-pub(crate) const SUMMARY: &str = "e.id, e.state, e.verdict, e.priority, e.environment, e.environment_digest, \
-     e.labels, e.batch, e.created_at, e.not_before, e.leased_at, e.started_at, e.finished_at, e.last_event, \
-     e.attempts, e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.cancel_requested_at, \
-     e.cancel_grace_ms";
+/// What [`summary`] reads, of `evaluations e` and `results s`.
+macro_rules! summary_columns {
+    () => {
+        "e.id, e.state, e.verdict, e.priority, e.environment, e.environment_digest, e.labels, e.batch, \
+         e.created_at, e.not_before, e.leased_at, e.started_at, e.finished_at, e.last_event, e.attempts, \
+         e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.cancel_requested_at, \
+         e.cancel_grace_ms, s.document AS result"
+    };
+}
+pub(crate) use summary_columns;
 
 pub(crate) fn corrupt(what: impl Into<String>) -> StoreError {
     StoreError::Corrupt { what: what.into() }
 }
 
 /// A column by name. What does not fit its type is a database that is not ours.
-pub(crate) fn get<'r, T>(row: &'r SqliteRow, column: &'static str) -> Result<T, StoreError>
+pub(crate) fn get<'r, T>(row: &'r Row, column: &'static str) -> Result<T, StoreError>
 where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    T: sqlx::Decode<'r, Db> + sqlx::Type<Db>,
 {
     row.try_get(column).map_err(failed("reading a row"))
 }
 
 /// A count or a size, which is never negative.
-pub(crate) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+pub(crate) fn number(row: &Row, column: &'static str) -> Result<u64, StoreError> {
     u64::try_from(get::<i64>(row, column)?).map_err(|_| corrupt(format!("{column} is negative")))
 }
 
-pub(crate) fn small(row: &SqliteRow, column: &'static str) -> Result<u32, StoreError> {
+pub(crate) fn small(row: &Row, column: &'static str) -> Result<u32, StoreError> {
     u32::try_from(get::<i64>(row, column)?).map_err(|_| corrupt(format!("{column} is out of range")))
 }
 
-pub(crate) fn time(row: &SqliteRow, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
+pub(crate) fn priority(row: &Row) -> Result<u8, StoreError> {
+    u8::try_from(get::<i64>(row, "priority")?).map_err(|_| corrupt("priority is out of range"))
+}
+
+pub(crate) fn time(row: &Row, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
     Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_micros))
 }
 
-pub(crate) fn moment(row: &SqliteRow, column: &'static str) -> Result<Timestamp, StoreError> {
+pub(crate) fn moment(row: &Row, column: &'static str) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_micros(get(row, column)?))
 }
 
-pub(crate) fn state(row: &SqliteRow) -> Result<State, StoreError> {
+pub(crate) fn state(row: &Row) -> Result<State, StoreError> {
     let text: String = get(row, "state")?;
     State::parse(&text).ok_or_else(|| corrupt(format!("there is no state {text}")))
 }
 
-pub(crate) fn verdict(row: &SqliteRow) -> Result<Option<Verdict>, StoreError> {
+pub(crate) fn verdict(row: &Row) -> Result<Option<Verdict>, StoreError> {
     let Some(text) = get::<Option<String>>(row, "verdict")? else { return Ok(None) };
     Verdict::parse(&text).map(Some).ok_or_else(|| corrupt(format!("there is no verdict {text}")))
 }
 
-pub(crate) fn history(row: &SqliteRow) -> Result<History, StoreError> {
+pub(crate) fn history(row: &Row) -> Result<History, StoreError> {
     Ok(History {
         last_event: number(row, "last_event")?,
         attempts: small(row, "attempts")?,
@@ -71,19 +79,19 @@ pub(crate) fn history(row: &SqliteRow) -> Result<History, StoreError> {
     })
 }
 
-pub(crate) fn evaluation(row: &SqliteRow) -> Result<AnyEvaluation, StoreError> {
+pub(crate) fn evaluation(row: &Row) -> Result<AnyEvaluation, StoreError> {
     let (state, verdict) = (state(row)?, verdict(row)?);
     AnyEvaluation::restore(state, history(row)?, time(row, "not_before")?, verdict)
         .ok_or_else(|| corrupt(format!("state {} with verdict {verdict:?}", state.as_str())))
 }
 
-pub(crate) fn cancel(row: &SqliteRow) -> Result<Option<CancelIntent>, StoreError> {
+pub(crate) fn cancel(row: &Row) -> Result<Option<CancelIntent>, StoreError> {
     let asked = time(row, "cancel_requested_at")?.is_some();
     let grace: Option<i64> = get(row, "cancel_grace_ms")?;
     Ok(asked.then(|| CancelIntent { grace_ms: grace.map(i64::unsigned_abs) }))
 }
 
-pub(crate) fn summary(row: &SqliteRow) -> Result<RecordSummary, StoreError> {
+pub(crate) fn summary(row: &Row) -> Result<RecordSummary, StoreError> {
     let labels: String = get(row, "labels")?;
     let labels: BTreeMap<String, String> =
         serde_json::from_str(&labels).map_err(|error| corrupt(format!("labels: {error}")))?;
@@ -94,7 +102,7 @@ pub(crate) fn summary(row: &SqliteRow) -> Result<RecordSummary, StoreError> {
         history: history(row)?,
         environment: get(row, "environment")?,
         environment_digest: get(row, "environment_digest")?,
-        priority: u8::try_from(get::<i64>(row, "priority")?).map_err(|_| corrupt("priority"))?,
+        priority: priority(row)?,
         labels,
         batch: get::<Option<Uuid>>(row, "batch")?.map(BatchId::from_uuid),
         cancel_requested: cancel(row)?,
@@ -107,7 +115,7 @@ pub(crate) fn summary(row: &SqliteRow) -> Result<RecordSummary, StoreError> {
     })
 }
 
-pub(crate) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
+pub(crate) fn event(row: &Row) -> Result<Event, StoreError> {
     let kind: String = get(row, "kind")?;
     let attempt = || small(row, "attempt");
     let kind = match kind.as_str() {
@@ -124,8 +132,6 @@ pub(crate) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
     };
     Ok(Event { number: number(row, "number")?, at: moment(row, "occurred_at")?, kind })
 }
-
-pub(crate) const STREAMS: [Stream; 2] = Stream::ALL;
 
 pub(crate) fn sql_number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -8,34 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hood_core::{BatchId, EvaluationId, Event, Tenant, Timestamp};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Sqlite};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::config::StoreConfig;
+use crate::db::{self, Db, Look, Pool};
 use crate::error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 use crate::model::{
     Accepted, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Filter, Idempotency,
     Key, Lapsed, Lease, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary,
     Renewed, Span, Storage, Tenure,
 };
-use crate::ops::client::{Count, Expire, Forget, InsertKey, PutCapacity, RequestCancel};
+use crate::ops::client::{Count, Durability, Expire, Forget, InsertKey, PutCapacity, RequestCancel};
 use crate::ops::commit::Write;
 use crate::ops::lease::{Claim, Reclaim, Renew};
 use crate::ops::submit::{Submit, existing};
 use crate::read;
-use crate::upkeep::{Files, LOG_BYTES_KEPT, LOG_PATIENCE, Upkeep};
+use crate::upkeep::{Files, Upkeep};
 use crate::wake::Wake;
 use crate::writer::{Writer, failed};
-
-const FILE: &str = "fumehood.db";
-
-/// How long a reader waits for the engine before it gives up.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Cheap to clone. The store closes when the last clone goes, or at [`Store::close`].
 #[derive(Clone, Debug)]
@@ -49,7 +40,7 @@ struct Inner {
     files: Files,
     writer: std::sync::Mutex<Option<Writer>>,
     writing: Mutex<Option<JoinHandle<()>>>,
-    readers: SqlitePool,
+    readers: Pool,
     wake: Wake,
     /// This opening's number: leases of earlier ones are a predecessor's.
     epoch: u64,
@@ -58,27 +49,17 @@ struct Inner {
 impl Store {
     /// Makes the directory and the database if they are not there, and brings the schema up to date.
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
-        let path = config.dir.join(FILE);
+        let path = db::file(&config.dir);
         prepare(&config.dir, &path)
             .map_err(|source| OpenError::Directory { path: config.dir.clone(), source })?;
         let connect = |source| OpenError::Connect { path: path.clone(), source };
-        let mut db = options(&path)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
-            .pragma("journal_size_limit", LOG_BYTES_KEPT.to_string())
-            .busy_timeout(LOG_PATIENCE)
-            .connect()
-            .await
-            .map_err(connect)?;
-        crate::migrate::migrate(&mut db, &path).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(config.readers.max(1))
-            .test_before_acquire(false)
-            .connect_with(options(&path).pragma("query_only", "on"))
-            .await
-            .map_err(connect)?;
+        let mut connection = db::connect_writer(&path).await.map_err(connect)?;
+        crate::migrate::migrate(&mut connection, &path).await?;
+        let readers = db::connect_readers(&path, config.readers).await.map_err(connect)?;
         let wake = Wake::new();
         let files = Files::beside(&path);
-        let (writer, writing) = Writer::spawn(db, wake.clone(), Upkeep::new(files.clone()));
+        let upkeep = Upkeep::new(files.clone(), config.storage_bytes);
+        let (writer, writing) = Writer::spawn(connection, wake.clone(), upkeep);
         let epoch = writer.run(Count("openings")).await?;
         let inner = Inner {
             config,
@@ -264,38 +245,39 @@ impl Store {
         self.writer()?.run(Count("checks")).await.map(|_| ())
     }
 
+    /// The journal's mode and the level of synchronisation, as the database itself reports them.
+    pub async fn durability(&self) -> Result<(String, i64), StoreError> {
+        self.writer()?.run(Durability).await
+    }
+
     fn writer(&self) -> Result<Writer, StoreError> {
         let writer = self.inner.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         writer.clone().ok_or(StoreError::Closed)
     }
 
-    async fn reader(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, StoreError> {
+    async fn reader(&self) -> Result<sqlx::pool::PoolConnection<Db>, StoreError> {
         self.inner.readers.acquire().await.map_err(failed("waiting for a reader"))
     }
 
     /// Several statements that must see the same moment.
-    async fn look(&self) -> Result<sqlx::Transaction<'static, Sqlite>, StoreError> {
+    async fn look(&self) -> Result<Look, StoreError> {
         self.inner.readers.begin().await.map_err(failed("beginning to read"))
     }
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(false)
-}
-
-/// Made by us and private, before the engine makes it with the umask's mode.
+/// The directory for its owner alone; and made by us and private the file from which the engine's
+/// other files take their mode, before the engine makes it with the umask's.
 fn prepare(dir: &Path, file: &Path) -> io::Result<()> {
+    const OTHERS: u32 = 0o077;
     if !dir.is_dir() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         // The engine flushes the directory that its files are in, and not the one above.
         if let Some(parent) = fs::canonicalize(dir)?.parent() {
             fs::File::open(parent)?.sync_all()?;
         }
+    }
+    if fs::metadata(dir)?.permissions().mode() & OTHERS != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
     }
     let opened = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
     opened.set_permissions(fs::Permissions::from_mode(0o600))

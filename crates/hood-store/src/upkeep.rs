@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 
+use crate::db::Connection;
 use crate::error::StoreError;
 use crate::rows::number;
 use crate::writer::failed;
@@ -15,6 +16,9 @@ use crate::writer::failed;
 /// A log of this size is folded back into the database even if the writer has to wait for readers:
 /// the engine does so by itself at 4 MiB, but only at a moment when nobody reads.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The share of a small storage that the log may take before it is folded back: one in so many.
+const LOG_SHARE: u64 = 16;
 
 /// What the log's file keeps of its size once it was folded back, so that a busy store does not
 /// grow it again each time.
@@ -54,7 +58,7 @@ impl Files {
     }
 
     /// Bytes in use: the log, and the database without what deletions have freed within it.
-    pub(crate) async fn used_bytes(&self, db: &mut SqliteConnection) -> Result<u64, StoreError> {
+    pub(crate) async fn used_bytes(&self, db: &mut Connection) -> Result<u64, StoreError> {
         let query = "SELECT (p.page_count - f.freelist_count) * s.page_size AS used \
              FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s";
         let row = sqlx::query(query).fetch_one(db).await.map_err(failed("measuring the database"))?;
@@ -66,6 +70,7 @@ impl Files {
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     files: Files,
+    log_bytes_max: u64,
     /// The log is folded back once it is longer than this.
     log_bytes_next: u64,
     /// Something was written since the free pages were looked at.
@@ -73,8 +78,9 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(crate) fn new(files: Files) -> Self {
-        Self { files, log_bytes_next: LOG_BYTES_MAX, untidy: true }
+    pub(crate) fn new(files: Files, storage_bytes: u64) -> Self {
+        let log_bytes_max = LOG_BYTES_MAX.min(storage_bytes / LOG_SHARE);
+        Self { files, log_bytes_max, log_bytes_next: log_bytes_max, untidy: true }
     }
 
     pub(crate) const fn files(&self) -> &Files {
@@ -86,14 +92,14 @@ impl Upkeep {
     }
 
     /// To be called after each transaction: bounds the log.
-    pub(crate) async fn written(&mut self, db: &mut SqliteConnection) {
+    pub(crate) async fn written(&mut self, db: &mut Connection) {
         self.untidy = true;
         if let Err(error) = self.bound_log(db).await {
             tracing::warn!(error = %error, "the write-ahead log could not be folded back");
         }
     }
 
-    async fn bound_log(&mut self, db: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn bound_log(&mut self, db: &mut Connection) -> Result<(), StoreError> {
         let long = self.files.log_bytes()?;
         if long <= self.log_bytes_next {
             return Ok(());
@@ -104,7 +110,7 @@ impl Upkeep {
             .map_err(failed("folding the log back"))?;
         let busy: i64 = row.try_get(0).map_err(failed("folding the log back"))?;
         // A reader that does not end must not cost every transaction the wait for it.
-        self.log_bytes_next = if busy == 0 { LOG_BYTES_MAX } else { long + LOG_BYTES_MAX };
+        self.log_bytes_next = if busy == 0 { self.log_bytes_max } else { long + self.log_bytes_max };
         if busy != 0 {
             tracing::warn!(log_bytes = long, "a reader keeps the write-ahead log from being folded back");
         }
@@ -112,7 +118,7 @@ impl Upkeep {
     }
 
     /// To be called when nobody writes: gives some of the free pages back to the file system.
-    pub(crate) async fn quiet(&mut self, db: &mut SqliteConnection) {
+    pub(crate) async fn quiet(&mut self, db: &mut Connection) {
         self.untidy = match give_back(db).await {
             Ok(more) => more,
             Err(error) => {
@@ -124,7 +130,7 @@ impl Upkeep {
 }
 
 /// True where there is more to give back.
-async fn give_back(db: &mut SqliteConnection) -> Result<bool, StoreError> {
+async fn give_back(db: &mut Connection) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT freelist_count AS free FROM pragma_freelist_count()")
         .fetch_one(&mut *db)
         .await

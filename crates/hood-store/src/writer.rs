@@ -2,21 +2,30 @@
 //! transaction and one flush to the disk, each behind a savepoint of its own, so that one that fails
 //! takes nothing of the others with it. Nobody is answered before the commit is durable.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
+mod context;
+
+use context::Room;
+pub(crate) use context::{Context, Depths};
+
+use crate::db::{self, Connection};
 use crate::error::StoreError;
+use crate::ops::depth;
 use crate::upkeep::{Files, QUIET, Upkeep};
-use crate::wake::{Signal, Wake};
+use crate::wake::Wake;
 
 /// Operations in one transaction: enough that a flush is shared by a flood, few enough that the
 /// first of them does not wait long for the last.
 const SHARED_MAX: usize = 256;
+
+/// Bytes that end a transaction's gathering: they bound how far the log grows by one of them.
+const SHARED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Operations that may wait for the writer; past it their callers wait.
 const WAITING_MAX: usize = 4096;
@@ -28,24 +37,21 @@ pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreEr
     }
 }
 
-/// What operations of one transaction know besides the rows.
-#[derive(Debug, Default)]
-pub(crate) struct Context {
-    /// Bytes in use when the transaction began, and what was added since.
-    pub(crate) used_bytes: u64,
-    /// Wake-ups to send once it is durable.
-    pub(crate) signals: HashSet<Signal>,
-}
-
-/// One caller's writing.
+/// One caller's writing. What it returns is given to the caller after the commit; where it fails,
+/// all that it wrote is undone, and nothing of anybody else's.
 pub(crate) trait Operation: Send + 'static {
     type Output: Send + 'static;
     type Error: From<StoreError> + Send + 'static;
 
+    /// About how many bytes it will write.
+    fn weight(&self) -> usize {
+        0
+    }
+
     fn run(
         self,
-        db: &mut SqliteConnection,
-        context: &mut Context,
+        db: &mut Connection,
+        context: &mut Context<'_>,
     ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
 }
 
@@ -53,10 +59,12 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// An operation whose types are forgotten, with the way back to its caller.
 trait Waiting: Send {
+    fn weight(&self) -> usize;
+
     fn run<'a>(
         self: Box<Self>,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
+        db: &'a mut Connection,
+        context: &'a mut Context<'_>,
     ) -> BoxFuture<'a, (bool, Answer)>;
 
     fn refuse(self: Box<Self>, error: StoreError);
@@ -68,10 +76,14 @@ struct Handed<O: Operation> {
 }
 
 impl<O: Operation> Waiting for Handed<O> {
+    fn weight(&self) -> usize {
+        self.operation.weight()
+    }
+
     fn run<'a>(
         self: Box<Self>,
-        db: &'a mut SqliteConnection,
-        context: &'a mut Context,
+        db: &'a mut Connection,
+        context: &'a mut Context<'_>,
     ) -> BoxFuture<'a, (bool, Answer)> {
         Box::pin(async move {
             let result = self.operation.run(db, context).await;
@@ -79,9 +91,10 @@ impl<O: Operation> Waiting for Handed<O> {
             let reply = self.reply;
             let answer: Answer = Box::new(move |committed| {
                 // A caller that is gone needs no answer.
-                let _ = reply.send(match committed {
-                    Ok(()) => result,
-                    Err(error) => Err(error.into()),
+                let _ = reply.send(match (result, committed) {
+                    (Ok(_), Err(error)) => Err(error.into()),
+                    // What failed by itself had failed before.
+                    (result, _) => result,
                 });
             });
             (done, answer)
@@ -106,11 +119,7 @@ impl fmt::Debug for Writer {
 
 impl Writer {
     /// The task ends, and closes the connection, once every handle is gone.
-    pub(crate) fn spawn(
-        db: SqliteConnection,
-        wake: Wake,
-        upkeep: Upkeep,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(crate) fn spawn(db: Connection, wake: Wake, upkeep: Upkeep) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         (Self { queue }, tokio::spawn(write(db, waiting, wake, upkeep)))
     }
@@ -124,29 +133,26 @@ impl Writer {
 }
 
 async fn write(
-    mut db: SqliteConnection,
+    mut db: Connection,
     mut waiting: mpsc::Receiver<Box<dyn Waiting>>,
     wake: Wake,
     mut upkeep: Upkeep,
 ) {
-    let mut shared = Vec::with_capacity(SHARED_MAX);
     loop {
-        let handed = waiting.recv_many(&mut shared, SHARED_MAX);
-        let handed = if upkeep.has_something_to_do() {
-            match tokio::time::timeout(QUIET, handed).await {
-                Ok(handed) => handed,
+        let first = if upkeep.has_something_to_do() {
+            match tokio::time::timeout(QUIET, waiting.recv()).await {
+                Ok(first) => first,
                 Err(_) => {
                     upkeep.quiet(&mut db).await;
                     continue;
                 }
             }
         } else {
-            handed.await
+            waiting.recv().await
         };
-        if handed == 0 {
-            break;
-        }
-        transact(&mut db, &mut shared, &wake, upkeep.files()).await;
+        let Some(first) = first else { break };
+        let shared = gather(first, &mut waiting);
+        transact(&mut db, shared, &wake, upkeep.files()).await;
         upkeep.written(&mut db).await;
     }
     // Folds the log into the database; what cannot be done now is done at the next start.
@@ -154,71 +160,77 @@ async fn write(
     let _ = db.close().await;
 }
 
-async fn transact(db: &mut SqliteConnection, shared: &mut Vec<Box<dyn Waiting>>, wake: &Wake, files: &Files) {
-    let mut context = match begin(db, files).await {
-        Ok(context) => context,
-        Err(error) => {
-            shared.drain(..).for_each(|waiting| waiting.refuse(error.clone()));
-            return;
-        }
-    };
-    let mut answers = Vec::with_capacity(shared.len());
-    let mut broken = None;
-    for waiting in shared.drain(..) {
-        if let Some(error) = &broken {
-            waiting.refuse(StoreError::clone(error));
-            continue;
-        }
-        broken = step(db, waiting, &mut context, &mut answers).await.err();
+fn gather(first: Box<dyn Waiting>, waiting: &mut mpsc::Receiver<Box<dyn Waiting>>) -> Vec<Box<dyn Waiting>> {
+    let mut bytes = first.weight();
+    let mut shared = vec![first];
+    while shared.len() < SHARED_MAX && bytes < SHARED_BYTES_MAX {
+        let Ok(next) = waiting.try_recv() else { break };
+        bytes = bytes.saturating_add(next.weight());
+        shared.push(next);
     }
-    let committed = match broken {
-        None => sqlx::raw_sql("COMMIT").execute(&mut *db).await.map(|_| ()).map_err(failed("committing")),
-        Some(error) => Err(error),
-    };
-    if committed.is_err() {
+    shared
+}
+
+async fn transact(db: &mut Connection, shared: Vec<Box<dyn Waiting>>, wake: &Wake, files: &Files) {
+    let mut room = Room::default();
+    let mut answers = Vec::with_capacity(shared.len());
+    let mut outcome = begin(db, files, &mut room).await;
+    for waiting in shared {
+        match &outcome {
+            Ok(()) => outcome = step(db, waiting, &mut room, &mut answers).await,
+            Err(error) => waiting.refuse(StoreError::clone(error)),
+        }
+    }
+    if outcome.is_ok() {
+        outcome = commit(db, &room).await;
+    }
+    if outcome.is_err() {
         // Where the engine rolled back by itself there is nothing left to roll back.
-        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *db).await;
+        let _ = execute(db, "ROLLBACK").await;
     }
     for answer in answers {
-        answer(committed.clone());
+        answer(outcome.clone());
     }
-    if committed.is_ok() {
-        context.signals.into_iter().for_each(|signal| wake.fire(signal));
+    if outcome.is_ok() {
+        room.signals.into_iter().for_each(|signal| wake.fire(signal));
     }
 }
 
-async fn begin(db: &mut SqliteConnection, files: &Files) -> Result<Context, StoreError> {
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *db).await.map_err(failed("beginning to write"))?;
-    match files.used_bytes(db).await {
-        Ok(used_bytes) => Ok(Context { used_bytes, signals: HashSet::new() }),
-        Err(error) => {
-            let _ = sqlx::raw_sql("ROLLBACK").execute(db).await;
-            Err(error)
-        }
-    }
+async fn begin(db: &mut Connection, files: &Files, room: &mut Room) -> Result<(), StoreError> {
+    execute(db, db::BEGIN).await?;
+    room.used_bytes = files.used_bytes(db).await?;
+    room.queued = depth::queued(db).await?;
+    Ok(())
+}
+
+async fn commit(db: &mut Connection, room: &Room) -> Result<(), StoreError> {
+    depth::write(db, &room.depths).await?;
+    execute(db, "COMMIT").await
 }
 
 /// One operation behind its savepoint. An error here is of the transaction as a whole: of the
 /// operation's own failure only its caller hears, and nothing of it stays.
 async fn step(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     waiting: Box<dyn Waiting>,
-    context: &mut Context,
+    room: &mut Room,
     answers: &mut Vec<Answer>,
 ) -> Result<(), StoreError> {
-    if let Err(source) = sqlx::raw_sql("SAVEPOINT op").execute(&mut *db).await {
-        let error = failed("beginning to write")(source);
+    if let Err(error) = execute(db, "SAVEPOINT operation").await {
         waiting.refuse(error.clone());
         return Err(error);
     }
-    let mut own = Context { used_bytes: context.used_bytes, signals: HashSet::new() };
-    let (done, answer) = waiting.run(db, &mut own).await;
+    let mut context = Context::of(room);
+    let (done, answer) = waiting.run(db, &mut context).await;
     answers.push(answer);
-    let end = if done { "RELEASE op" } else { "ROLLBACK TO op; RELEASE op" };
-    sqlx::raw_sql(end).execute(&mut *db).await.map_err(failed("writing"))?;
     if done {
-        context.used_bytes = own.used_bytes;
-        context.signals.extend(own.signals);
+        context.keep();
+    } else {
+        execute(db, "ROLLBACK TO SAVEPOINT operation").await?;
     }
-    Ok(())
+    execute(db, "RELEASE SAVEPOINT operation").await
+}
+
+async fn execute(db: &mut Connection, sql: &'static str) -> Result<(), StoreError> {
+    sqlx::query(sql).execute(db).await.map_err(failed("writing")).map(drop)
 }

@@ -67,8 +67,8 @@ impl fmt::Debug for Chunk {
 
 /// What a lease's holder writes in one transaction.
 ///
-/// The same commit made twice is as good as made once: one whose transitions are all in the log
-/// already, word for word, changes nothing, and stored bytes are passed over.
+/// The same commit made twice is as good as made once: transitions that are in the log already,
+/// word for word, are passed over, and so are stored bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// In order.

@@ -1,74 +1,60 @@
 //! What clients and the house-keeping write.
 
+use std::collections::BTreeMap;
+
 use hood_core::lifecycle::{AnyEvaluation, QueueEnd};
 use hood_core::{EvaluationId, State, Tenant, Timestamp};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::{move_depth, write_event};
+use super::{write_event, write_result};
+use crate::db::{Connection, Row, lock_clause};
 use crate::error::{FindError, StoreError};
 use crate::model::{Cancel, CancelWish, Delete, NewKey};
-use crate::rows::{corrupt, evaluation, get, number, sql_number, state};
+use crate::read;
+use crate::rows::{corrupt, evaluation, get, number, priority, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, Operation, failed};
 
-const COLUMNS: &str = "tenant, id, state, verdict, priority, not_before, last_event, attempts, \
-     losses_infrastructure, losses_own_death, losses_suspect, cancel_requested_at, cancel_grace_ms, batch, \
-     idempotency_key";
-
-async fn find(db: &mut SqliteConnection, tenant: &Tenant, id: EvaluationId) -> Result<SqliteRow, FindError> {
-    let query = format!("SELECT {COLUMNS} FROM evaluations WHERE tenant = $1 AND id = $2");
-    sqlx::query(sqlx::AssertSqlSafe(query))
-        .bind(tenant.as_str())
-        .bind(id.as_uuid())
-        .fetch_optional(db)
-        .await
-        .map_err(failed("finding an evaluation"))?
-        .ok_or(FindError::NotFound)
+/// What ends something that is queued reads of its row.
+macro_rules! columns {
+    () => {
+        "tenant, id, state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
+         losses_own_death, losses_suspect"
+    };
 }
 
 /// Ends one that is queued, in the transaction that this is part of.
 async fn end_queued(
-    db: &mut SqliteConnection,
-    context: &mut Context,
-    row: &SqliteRow,
-    end: (QueueEnd, Timestamp, &str),
+    db: &mut Connection,
+    context: &mut Context<'_>,
+    row: &Row,
+    (end, now, result): (QueueEnd, Timestamp, &str),
 ) -> Result<(), StoreError> {
-    let (end, now, result) = end;
+    const SQL: &str = "UPDATE evaluations SET state = $4, verdict = $5, last_event = $6, finished_at = $7, \
+         not_before = NULL, ready = 0 \
+         WHERE tenant = $1 AND id = $2 AND last_event = $3 AND state = 'queued'";
     let AnyEvaluation::Queued(queued) = evaluation(row)? else {
         return Err(corrupt("ended, and not queued"));
     };
     let tenant = Tenant::new(get::<String>(row, "tenant")?);
     let id = EvaluationId::from_uuid(get(row, "id")?);
     let step = queued.end(now, end);
-    let changed = sqlx::query(
-        "UPDATE evaluations SET state = $4, verdict = $5, last_event = $6, finished_at = $7, not_before = NULL, \
-         ready = 1 WHERE tenant = $1 AND id = $2 AND last_event = $3 AND state = 'queued'",
-    )
-    .bind(tenant.as_str())
-    .bind(id.as_uuid())
-    .bind(sql_number(queued.history().last_event))
-    .bind(step.transition.to().as_str())
-    .bind(step.evaluation.stage().verdict.as_str())
-    .bind(sql_number(step.transition.event().number))
-    .bind(now.as_micros())
-    .execute(&mut *db)
-    .await
-    .map_err(failed("ending an evaluation"))?;
+    let changed = sqlx::query(SQL)
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .bind(sql_number(queued.history().last_event))
+        .bind(step.transition.to().as_str())
+        .bind(step.evaluation.stage().verdict.as_str())
+        .bind(sql_number(step.transition.event().number))
+        .bind(now.as_micros())
+        .execute(&mut *db)
+        .await
+        .map_err(failed("ending an evaluation"))?;
     if changed.rows_affected() != 1 {
         return Err(corrupt("a queued row was not there"));
     }
-    write_event(db, &tenant, id, &step.transition).await?;
-    let priority = u8::try_from(number(row, "priority")?).map_err(|_| corrupt("priority"))?;
-    move_depth(db, &tenant, priority, Some(State::Queued), step.transition.to()).await?;
-    sqlx::query("INSERT INTO results (tenant, evaluation, document) VALUES ($1, $2, $3)")
-        .bind(tenant.as_str())
-        .bind(id.as_uuid())
-        .bind(result)
-        .execute(db)
-        .await
-        .map_err(failed("writing a result"))?;
-    context.signals.insert(Signal::Changed(id));
+    write_event(db, (&tenant, id), step.transition.event()).await?;
+    write_result(db, context, (&tenant, id), result).await?;
+    context.moved((&tenant, priority(row)?), Some(State::Queued), step.transition.to());
     Ok(())
 }
 
@@ -85,45 +71,41 @@ impl Operation for RequestCancel {
     type Output = Cancel;
     type Error = FindError;
 
-    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<Cancel, FindError> {
-        let row = find(db, &self.tenant, self.id).await?;
-        match state(&row)? {
-            State::Succeeded | State::Failed | State::Cancelled => return Ok(Cancel::AlreadyTerminal),
-            State::Queued => {
-                self.note(db).await?;
-                end_queued(
-                    db,
-                    context,
-                    &row,
-                    (QueueEnd::Cancelled, self.wish.now, &self.wish.result_if_queued),
-                )
-                .await?;
-                return Ok(Cancel::EndedNow);
-            }
-            State::Provisioning | State::Running => self.note(db).await?,
+    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<Cancel, FindError> {
+        let Some(row) = self.note(db).await? else {
+            read::exists(db, &self.tenant, self.id).await?;
+            return Ok(Cancel::AlreadyTerminal);
+        };
+        if let AnyEvaluation::Queued(_) = evaluation(&row)? {
+            let end = (QueueEnd::Cancelled, self.wish.now, self.wish.result_if_queued.as_str());
+            end_queued(db, context, &row, end).await?;
+            return Ok(Cancel::EndedNow);
         }
-        context.signals.extend([Signal::Cancel(self.id), Signal::Changed(self.id)]);
+        context.signal(Signal::Cancel(self.id));
+        context.signal(Signal::Changed(self.id));
         Ok(Cancel::Requested)
     }
 }
 
 impl RequestCancel {
-    /// The first wish keeps its time; a shorter grace replaces a longer one, and the evaluation's own
-    /// grace (null).
-    async fn note(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        sqlx::query(
+    /// The first wish keeps its time. Of graces that were asked for the shortest stands; any stands
+    /// over the evaluation's own (null), which the store does not know.
+    async fn note(&self, db: &mut Connection) -> Result<Option<Row>, StoreError> {
+        const SQL: &str = concat!(
             "UPDATE evaluations SET cancel_grace_ms = CASE WHEN cancel_grace_ms IS NULL THEN $4 \
              WHEN $4 IS NULL OR $4 > cancel_grace_ms THEN cancel_grace_ms ELSE $4 END, \
-             cancel_requested_at = COALESCE(cancel_requested_at, $3) WHERE tenant = $1 AND id = $2",
-        )
-        .bind(self.tenant.as_str())
-        .bind(self.id.as_uuid())
-        .bind(self.wish.now.as_micros())
-        .bind(self.wish.grace_ms.map(sql_number))
-        .execute(db)
-        .await
-        .map_err(failed("noting a cancel"))?;
-        Ok(())
+             cancel_requested_at = COALESCE(cancel_requested_at, $3) \
+             WHERE tenant = $1 AND id = $2 AND state IN ('queued', 'provisioning', 'running') RETURNING ",
+            columns!()
+        );
+        sqlx::query(SQL)
+            .bind(self.tenant.as_str())
+            .bind(self.id.as_uuid())
+            .bind(self.wish.now.as_micros())
+            .bind(self.wish.grace_ms.map(sql_number))
+            .fetch_optional(db)
+            .await
+            .map_err(failed("noting a cancel"))
     }
 }
 
@@ -138,56 +120,79 @@ impl Operation for Forget {
     type Output = Delete;
     type Error = FindError;
 
-    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<Delete, FindError> {
-        let row = find(db, &self.tenant, self.id).await?;
-        if !state(&row)?.is_terminal() {
+    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<Delete, FindError> {
+        const SQL: &str = "DELETE FROM evaluations WHERE tenant = $1 AND id = $2 \
+             AND state IN ('succeeded', 'failed', 'cancelled') RETURNING labels, batch, idempotency_key";
+        let row = sqlx::query(SQL)
+            .bind(self.tenant.as_str())
+            .bind(self.id.as_uuid())
+            .fetch_optional(&mut *db)
+            .await
+            .map_err(failed("deleting an evaluation"))?;
+        let Some(row) = row else {
+            read::exists(db, &self.tenant, self.id).await?;
             return Ok(Delete::NotTerminal);
-        }
-        self.delete(db, &row).await?;
-        context.signals.insert(Signal::Changed(self.id));
+        };
+        self.forget_documents(db).await?;
+        self.forget_labels(db, &row).await?;
+        self.forget_last_of(db, &row).await?;
+        context.signal(Signal::Changed(self.id));
         Ok(Delete::Deleted)
     }
 }
 
 impl Forget {
-    async fn delete(&self, db: &mut SqliteConnection, row: &SqliteRow) -> Result<(), StoreError> {
-        for statement in [
+    async fn forget_documents(&self, db: &mut Connection) -> Result<(), StoreError> {
+        for sql in [
             "DELETE FROM output WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM attempts WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM events WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM labels WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM requests WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM results WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM evaluations WHERE tenant = $1 AND id = $2",
         ] {
-            sqlx::query(statement)
+            sqlx::query(sql)
                 .bind(self.tenant.as_str())
                 .bind(self.id.as_uuid())
                 .execute(&mut *db)
                 .await
                 .map_err(failed("deleting an evaluation"))?;
         }
+        Ok(())
+    }
+
+    /// One by one: their table is ordered by label, and to look for an evaluation in it would be to
+    /// look through all of it.
+    async fn forget_labels(&self, db: &mut Connection, row: &Row) -> Result<(), StoreError> {
+        const SQL: &str = "DELETE FROM labels \
+             WHERE tenant = $1 AND label_key = $2 AND label_value = $3 AND evaluation = $4";
+        let labels: BTreeMap<String, String> = serde_json::from_str(get(row, "labels")?)
+            .map_err(|error| corrupt(format!("labels of {}: {error}", self.id)))?;
+        for (key, value) in labels {
+            sqlx::query(SQL)
+                .bind(self.tenant.as_str())
+                .bind(key)
+                .bind(value)
+                .bind(self.id.as_uuid())
+                .execute(&mut *db)
+                .await
+                .map_err(failed("deleting labels"))?;
+        }
+        Ok(())
+    }
+
+    /// The batch and the idempotency key, if this was the last that they stood for.
+    async fn forget_last_of(&self, db: &mut Connection, row: &Row) -> Result<(), StoreError> {
+        const KEY: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND idempotency_key = $2 \
+             AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND idempotency_key = $2)";
+        const BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2 \
+             AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND batch = $2)";
         if let Some(key) = get::<Option<String>>(row, "idempotency_key")? {
-            sqlx::query(
-                "DELETE FROM idempotency_keys WHERE tenant = $1 AND idempotency_key = $2 AND NOT EXISTS \
-                 (SELECT 1 FROM evaluations WHERE tenant = $1 AND idempotency_key = $2)",
-            )
-            .bind(self.tenant.as_str())
-            .bind(key)
-            .execute(&mut *db)
-            .await
-            .map_err(failed("deleting an evaluation"))?;
+            let query = sqlx::query(KEY).bind(self.tenant.as_str()).bind(key);
+            query.execute(&mut *db).await.map_err(failed("deleting an idempotency key"))?;
         }
         if let Some(batch) = get::<Option<uuid::Uuid>>(row, "batch")? {
-            sqlx::query(
-                "DELETE FROM batches WHERE tenant = $1 AND id = $2 AND NOT EXISTS \
-                 (SELECT 1 FROM evaluations WHERE tenant = $1 AND batch = $2)",
-            )
-            .bind(self.tenant.as_str())
-            .bind(batch)
-            .execute(db)
-            .await
-            .map_err(failed("deleting an evaluation"))?;
+            let query = sqlx::query(BATCH).bind(self.tenant.as_str()).bind(batch);
+            query.execute(db).await.map_err(failed("deleting a batch"))?;
         }
         Ok(())
     }
@@ -206,12 +211,14 @@ impl Operation for Expire {
     type Output = u64;
     type Error = StoreError;
 
-    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<u64, StoreError> {
-        let query = format!(
-            "SELECT {COLUMNS} FROM evaluations WHERE state = 'queued' AND queued_at <= $1 \
-             ORDER BY queued_at LIMIT $2"
+    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<u64, StoreError> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM evaluations WHERE state = 'queued' AND queued_at <= $1 ORDER BY queued_at LIMIT $2",
+            lock_clause!()
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        let rows = sqlx::query(SQL)
             .bind(self.older_than.as_micros())
             .bind(i64::from(self.limit))
             .fetch_all(&mut *db)
@@ -231,7 +238,7 @@ impl Operation for InsertKey {
     type Output = ();
     type Error = StoreError;
 
-    async fn run(self, db: &mut SqliteConnection, _context: &mut Context) -> Result<(), StoreError> {
+    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<(), StoreError> {
         let Self(key) = self;
         // One key of a name: a new one takes the old one's place, which was lost or is to be lost.
         sqlx::query("DELETE FROM api_keys WHERE tenant = $1 AND name = $2")
@@ -263,7 +270,7 @@ impl Operation for PutCapacity {
     type Output = ();
     type Error = StoreError;
 
-    async fn run(self, db: &mut SqliteConnection, _context: &mut Context) -> Result<(), StoreError> {
+    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO capacity (slot, version, noted_at, document) VALUES (0, $1, $2, $3) \
              ON CONFLICT (slot) DO UPDATE SET version = $1, noted_at = $2, document = $3",
@@ -287,7 +294,7 @@ impl Operation for Count {
     type Output = u64;
     type Error = StoreError;
 
-    async fn run(self, db: &mut SqliteConnection, _context: &mut Context) -> Result<u64, StoreError> {
+    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<u64, StoreError> {
         let row = sqlx::query(
             "INSERT INTO counters (name, value) VALUES ($1, 1) \
              ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
@@ -297,5 +304,18 @@ impl Operation for Count {
         .await
         .map_err(failed("counting"))?;
         number(&row, "value")
+    }
+}
+
+/// Asks the writing connection how what it commits is kept.
+#[derive(Debug)]
+pub(crate) struct Durability;
+
+impl Operation for Durability {
+    type Output = (String, i64);
+    type Error = StoreError;
+
+    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<Self::Output, StoreError> {
+        crate::db::durability(db).await.map_err(failed("asking how the database is kept"))
     }
 }

@@ -1,28 +1,18 @@
 //! What a lease's holder writes: transitions, output, the attempt's facts and the result, all of it
 //! in one transaction or none of it.
 
-use hood_core::lifecycle::AnyEvaluation;
-use hood_core::outcome::Stream;
-use hood_core::{Event, EventKind, State, Timestamp, Transition};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
+use hood_core::lifecycle::{AnyEvaluation, History};
+use hood_core::{EventKind, State, Timestamp, Transition, Verdict};
 
-use super::{move_depth, write_event};
+use super::output::{append, compact};
+use super::{write_event, write_result};
+use crate::db::{Connection, Row};
 use crate::error::{CommitError, StoreError};
-use crate::model::{Chunk, Commit, Lease};
-use crate::rows::{STREAMS, corrupt, evaluation, event, get, number, sql_number};
+use crate::model::{Commit, Lease};
+use crate::read;
+use crate::rows::{corrupt, evaluation, number, priority, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, Operation, failed};
-
-/// The largest chunk of output in one row while the program runs; larger ones are split.
-pub(crate) const CHUNK_BYTES_MAX: usize = 256 * 1024;
-
-/// A finished attempt's output is in rows of this size or up to a chunk more: the engine reads a row
-/// as a whole, however little of it is wanted.
-pub(crate) const PIECE_BYTES: usize = 1024 * 1024;
-
-/// Chunks read at a time while they are made into pieces.
-const COMPACTED_ROWS: i64 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -36,400 +26,224 @@ impl Operation for Write {
     type Output = ();
     type Error = CommitError;
 
-    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<(), CommitError> {
-        self.write(db, context).await
+    fn weight(&self) -> usize {
+        self.commit.output.iter().map(|chunk| chunk.bytes.len()).sum()
+    }
+
+    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<(), CommitError> {
+        let Some(row) = self.hold(db).await? else { return self.check_repeated(db).await };
+        let before = evaluation(&row)?;
+        let fresh = self.fresh(db, before.history()).await?;
+        self.check(before, fresh)?;
+        let key = (&self.lease.tenant, self.lease.evaluation);
+        append(db, context, (&self.lease, self.storage_bytes), &self.commit.output).await?;
+        let steps = Steps::of(fresh);
+        self.write_attempt(db, &steps).await?;
+        if let Some(last) = fresh.last() {
+            for transition in fresh {
+                write_event(db, key, transition.event()).await?;
+            }
+            self.write_row(db, before.history().last_event, (last, &steps)).await?;
+            context.moved((&self.lease.tenant, priority(&row)?), Some(before.state()), last.to());
+        }
+        if steps.ended_at.is_some() {
+            compact(db, &self.lease).await?;
+        }
+        if steps.queued_at.is_some() {
+            context.signal(Signal::Work);
+        }
+        if let Some(result) = &self.commit.result {
+            write_result(db, context, key, result).await?;
+        }
+        context.signal(Signal::Changed(self.lease.evaluation));
+        Ok(())
     }
 }
 
-/// What of the row the steps below rely on.
-struct Row {
-    evaluation: AnyEvaluation,
-    priority: u8,
+/// What transitions say of times, for the columns.
+#[derive(Default)]
+struct Steps {
+    started_at: Option<Timestamp>,
+    /// Back in the queue then.
+    queued_at: Option<Timestamp>,
+    not_before: Option<Timestamp>,
+    verdict: Option<Verdict>,
+    finished_at: Option<Timestamp>,
+    /// The attempt is over then, whichever way.
+    ended_at: Option<Timestamp>,
 }
 
-impl Row {
-    /// Whether an attempt is under way: otherwise the lease's holder has nothing more to say.
-    const fn is_held(&self) -> bool {
-        matches!(self.evaluation, AnyEvaluation::Provisioning(_) | AnyEvaluation::Running(_))
-    }
-
-    const fn last_event(&self) -> u64 {
-        self.evaluation.history().last_event
+impl Steps {
+    fn of(transitions: &[Transition]) -> Self {
+        let mut steps = Self::default();
+        for event in transitions.iter().map(Transition::event) {
+            match event.kind {
+                EventKind::Started { .. } => steps.started_at = Some(event.at),
+                EventKind::RetryScheduled { not_before, .. } => {
+                    (steps.queued_at, steps.ended_at) = (Some(event.at), Some(event.at));
+                    steps.not_before = Some(not_before);
+                }
+                EventKind::Finished { verdict } => {
+                    (steps.finished_at, steps.ended_at) = (Some(event.at), Some(event.at));
+                    steps.verdict = Some(verdict);
+                }
+                EventKind::Submitted | EventKind::AttemptStarted { .. } => {}
+            }
+        }
+        steps
     }
 }
 
 impl Write {
-    async fn write(self, db: &mut SqliteConnection, context: &mut Context) -> Result<(), CommitError> {
-        let id = self.lease.evaluation;
-        let Some(mut row) = self.row(db).await? else { return Err(CommitError::StaleLease) };
-        if let Some(first) = self.commit.transitions.first()
-            && first.event().number <= row.last_event()
-        {
-            return self.check_repeated(db, first, &row).await;
-        }
-        if !row.is_held() {
-            return Err(CommitError::StaleLease);
-        }
-        let ends = self.commit.transitions.iter().any(|transition| transition.to().is_terminal());
-        if ends != self.commit.result.is_some() {
-            return Err(CommitError::Unpaired { evaluation: id });
-        }
-        self.output(db, context).await?;
-        self.attempt(db).await?;
-        for transition in &self.commit.transitions {
-            self.transition(db, &mut row, transition, context).await?;
-        }
-        if let Some(result) = &self.commit.result {
-            sqlx::query("INSERT INTO results (tenant, evaluation, document) VALUES ($1, $2, $3)")
-                .bind(self.lease.tenant.as_str())
-                .bind(id.as_uuid())
-                .bind(result)
-                .execute(&mut *db)
-                .await
-                .map_err(failed("writing a result"))?;
-        }
-        context.signals.insert(Signal::Changed(id));
-        Ok(())
-    }
-
-    /// The row, if this lease holds it: the guard of every write here.
-    async fn row(&self, db: &mut SqliteConnection) -> Result<Option<Row>, StoreError> {
-        let row = sqlx::query(
-            "SELECT state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
-             losses_own_death, losses_suspect FROM evaluations \
-             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4",
-        )
-        .bind(self.lease.tenant.as_str())
-        .bind(self.lease.evaluation.as_uuid())
-        .bind(sql_number(self.lease.token))
-        .bind(i64::from(self.lease.attempt))
-        .fetch_optional(db)
-        .await
-        .map_err(failed("checking a lease"))?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(Row {
-            evaluation: evaluation(&row)?,
-            priority: u8::try_from(number(&row, "priority")?).map_err(|_| corrupt("priority"))?,
-        }))
-    }
-
-    /// Said again by a holder that did not hear the answer: it stands as it was written, if it is
-    /// word for word what was written.
-    async fn check_repeated(
-        &self,
-        db: &mut SqliteConnection,
-        first: &Transition,
-        row: &Row,
-    ) -> Result<(), CommitError> {
-        let transitions = &self.commit.transitions;
-        let rows = sqlx::query(
-            "SELECT number, kind, occurred_at, attempt, not_before, verdict FROM events \
-             WHERE tenant = $1 AND evaluation = $2 AND number >= $3 ORDER BY number LIMIT $4",
-        )
-        .bind(self.lease.tenant.as_str())
-        .bind(self.lease.evaluation.as_uuid())
-        .bind(sql_number(first.event().number))
-        .bind(sql_number(transitions.len() as u64))
-        .fetch_all(db)
-        .await
-        .map_err(failed("reading events"))?;
-        let written = rows.iter().map(event).collect::<Result<Vec<Event>, StoreError>>()?;
-        if written.iter().eq(transitions.iter().map(Transition::event)) {
-            return Ok(());
-        }
-        Err(self.out_of_order(first, row))
-    }
-
-    fn out_of_order(&self, transition: &Transition, row: &Row) -> CommitError {
-        CommitError::OutOfOrder {
-            evaluation: self.lease.evaluation,
-            number: transition.event().number,
-            last_event: row.last_event(),
-        }
-    }
-
-    async fn transition(
-        &self,
-        db: &mut SqliteConnection,
-        row: &mut Row,
-        transition: &Transition,
-        context: &mut Context,
-    ) -> Result<(), CommitError> {
-        let (event, after, to) = (transition.event(), transition.after(), transition.to());
-        let (from, last_event) = (row.evaluation.state(), row.last_event());
-        if !row.is_held() || row.evaluation.apply(event).is_err() {
-            return Err(self.out_of_order(transition, row));
-        }
-        let (started, verdict, not_before) = match event.kind {
-            EventKind::Started { .. } => (Some(event.at), None, None),
-            EventKind::Finished { verdict } => (None, Some(verdict), None),
-            EventKind::RetryScheduled { not_before, .. } => (None, None, Some(not_before)),
-            // Neither follows from an attempt under way.
-            EventKind::Submitted | EventKind::AttemptStarted { .. } => {
-                return Err(self.out_of_order(transition, row));
-            }
-        };
-        let leaves = to.is_terminal() || to == State::Queued;
-        let changed = sqlx::query(
-            "UPDATE evaluations SET state = $5, verdict = $6, last_event = $7, losses_infrastructure = $8, \
-             losses_own_death = $9, losses_suspect = $10, started_at = COALESCE($11, started_at), \
-             finished_at = $12, not_before = $13, ready = CASE WHEN $13 IS NULL THEN 1 ELSE 0 END, \
-             queued_at = CASE WHEN $5 = 'queued' THEN $14 ELSE queued_at END, \
-             lease_expires_at = CASE WHEN $15 = 1 THEN NULL ELSE lease_expires_at END, \
-             worker = CASE WHEN $15 = 1 THEN NULL ELSE worker END \
-             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND last_event = $4",
-        )
-        .bind(self.lease.tenant.as_str())
-        .bind(self.lease.evaluation.as_uuid())
-        .bind(sql_number(self.lease.token))
-        .bind(sql_number(last_event))
-        .bind(to.as_str())
-        .bind(verdict.map(|verdict| verdict.as_str()))
-        .bind(sql_number(event.number))
-        .bind(i64::from(after.losses.infrastructure))
-        .bind(i64::from(after.losses.own_death))
-        .bind(i64::from(after.losses.suspect))
-        .bind(started.map(Timestamp::as_micros))
-        .bind(to.is_terminal().then_some(event.at.as_micros()))
-        .bind(not_before.map(Timestamp::as_micros))
-        .bind(event.at.as_micros())
-        .bind(i64::from(leaves))
-        .execute(&mut *db)
-        .await
-        .map_err(failed("writing a transition"))?;
-        if changed.rows_affected() != 1 {
-            return Err(CommitError::StaleLease);
-        }
-        write_event(db, &self.lease.tenant, self.lease.evaluation, transition).await?;
-        move_depth(db, &self.lease.tenant, row.priority, Some(from), to).await?;
-        self.mark_attempt(db, started, leaves.then_some(event.at)).await?;
-        if leaves {
-            compact(db, &self.lease).await?;
-        }
-        if to == State::Queued {
-            context.signals.insert(Signal::Work);
-        }
-        Ok(())
-    }
-
-    async fn mark_attempt(
-        &self,
-        db: &mut SqliteConnection,
-        started: Option<Timestamp>,
-        ended: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE attempts SET started_at = COALESCE($4, started_at), ended_at = COALESCE($5, ended_at) \
-             WHERE tenant = $1 AND evaluation = $2 AND number = $3",
-        )
-        .bind(self.lease.tenant.as_str())
-        .bind(self.lease.evaluation.as_uuid())
-        .bind(i64::from(self.lease.attempt))
-        .bind(started.map(Timestamp::as_micros))
-        .bind(ended.map(Timestamp::as_micros))
-        .execute(db)
-        .await
-        .map_err(failed("writing an attempt"))?;
-        Ok(())
-    }
-
-    async fn attempt(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        let commit = &self.commit;
-        if commit.decision.is_some() || commit.lost.is_some() {
-            sqlx::query(
-                "UPDATE attempts SET decision = COALESCE($4, decision), lost = COALESCE($5, lost) \
-                 WHERE tenant = $1 AND evaluation = $2 AND number = $3",
-            )
+    /// The guard of everything that follows: exactly one row, if this lease holds it, and then
+    /// nobody else's until the end of the transaction.
+    async fn hold(&self, db: &mut Connection) -> Result<Option<Row>, StoreError> {
+        const SQL: &str = "UPDATE evaluations SET environment_digest = COALESCE($5, environment_digest) \
+             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
+             AND lease_expires_at IS NOT NULL \
+             RETURNING state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
+             losses_own_death, losses_suspect";
+        sqlx::query(SQL)
             .bind(self.lease.tenant.as_str())
             .bind(self.lease.evaluation.as_uuid())
+            .bind(sql_number(self.lease.token))
             .bind(i64::from(self.lease.attempt))
-            .bind(&commit.decision)
-            .bind(&commit.lost)
-            .execute(&mut *db)
+            .bind(&self.commit.environment_digest)
+            .fetch_optional(db)
             .await
-            .map_err(failed("writing an attempt"))?;
-        }
-        if let Some(digest) = &commit.environment_digest {
-            sqlx::query("UPDATE evaluations SET environment_digest = $3 WHERE tenant = $1 AND id = $2")
-                .bind(self.lease.tenant.as_str())
-                .bind(self.lease.evaluation.as_uuid())
-                .bind(digest)
-                .execute(db)
-                .await
-                .map_err(failed("writing an environment"))?;
-        }
-        Ok(())
+            .map_err(failed("checking a lease"))
     }
 
-    async fn output(&self, db: &mut SqliteConnection, context: &mut Context) -> Result<(), CommitError> {
-        for stream in STREAMS {
-            let chunks: Vec<&Chunk> =
-                self.commit.output.iter().filter(|chunk| chunk.stream == stream).collect();
-            if !chunks.is_empty() {
-                self.append(db, context, stream, &chunks).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends what is new of the chunks: bytes that are stored already are left as they are, and a
-    /// gap is refused.
-    async fn append(
-        &self,
-        db: &mut SqliteConnection,
-        context: &mut Context,
-        stream: Stream,
-        chunks: &[&Chunk],
-    ) -> Result<(), CommitError> {
-        let (mut stored, mut cut) = stored(db, &self.lease, stream).await?;
-        for chunk in chunks {
-            if chunk.offset > stored && !cut {
-                let (evaluation, offset) = (self.lease.evaluation, chunk.offset);
-                return Err(CommitError::OutputGap { evaluation, stream, offset, stored });
-            }
-            let known = usize::try_from(stored.saturating_sub(chunk.offset)).unwrap_or(usize::MAX);
-            let fresh = chunk.bytes.get(known..).unwrap_or_default();
-            let room =
-                usize::try_from(self.storage_bytes.saturating_sub(context.used_bytes)).unwrap_or(usize::MAX);
-            cut = cut || fresh.len() > room;
-            if cut {
-                continue;
-            }
-            for piece in fresh.chunks(CHUNK_BYTES_MAX) {
-                insert_output(db, &self.lease, stream, stored, piece).await?;
-                stored += piece.len() as u64;
-            }
-            context.used_bytes += fresh.len() as u64;
-        }
-        let set = match stream {
-            Stream::Stdout => "stdout_bytes",
-            Stream::Stderr => "stderr_bytes",
-        };
-        let query = format!(
-            "UPDATE attempts SET {set} = $4, output_cut = CASE WHEN $5 = 1 THEN 1 ELSE output_cut END \
-             WHERE tenant = $1 AND evaluation = $2 AND number = $3"
-        );
-        sqlx::query(sqlx::AssertSqlSafe(query))
+    /// Nobody holds it with this lease. If that is because of this very commit, whose answer was not
+    /// heard, it stands as it was written.
+    async fn check_repeated(&self, db: &mut Connection) -> Result<(), CommitError> {
+        const SQL: &str = "SELECT last_event FROM evaluations \
+             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4";
+        let row = sqlx::query(SQL)
             .bind(self.lease.tenant.as_str())
             .bind(self.lease.evaluation.as_uuid())
+            .bind(sql_number(self.lease.token))
             .bind(i64::from(self.lease.attempt))
-            .bind(sql_number(stored))
-            .bind(i64::from(cut))
+            .fetch_optional(&mut *db)
+            .await
+            .map_err(failed("checking a lease"))?
+            .ok_or(CommitError::StaleLease)?;
+        let last_event = number(&row, "last_event")?;
+        match self.commit.transitions.last() {
+            Some(last) if last.event().number <= last_event => self.check_known(db, last_event).await,
+            _ => Err(CommitError::StaleLease),
+        }
+    }
+
+    /// The transitions that are not in the log yet. Those that are must be in it word for word.
+    async fn fresh(&self, db: &mut Connection, history: &History) -> Result<&[Transition], CommitError> {
+        let last_event = history.last_event;
+        if self.commit.transitions.first().is_some_and(|first| first.event().number <= last_event) {
+            self.check_known(db, last_event).await?;
+        }
+        let known = self.commit.transitions.iter().take_while(|t| t.event().number <= last_event).count();
+        Ok(&self.commit.transitions[known..])
+    }
+
+    async fn check_known(&self, db: &mut Connection, last_event: u64) -> Result<(), CommitError> {
+        let known = self.commit.transitions.iter().filter(|t| t.event().number <= last_event);
+        for transition in known {
+            let (event, lease) = (transition.event(), &self.lease);
+            let after = event.number.saturating_sub(1);
+            let logged = read::log(db, (&lease.tenant, lease.evaluation), after, 1).await?;
+            if logged.first() != Some(event) {
+                return Err(self.out_of_order(transition, last_event));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the core would have it so: each step follows from the one before, the attempt's end is
+    /// the last, and a result comes with the evaluation's.
+    fn check(&self, before: AnyEvaluation, fresh: &[Transition]) -> Result<(), CommitError> {
+        let mut reached = before;
+        for transition in fresh {
+            let begins = matches!(transition.event().kind, EventKind::AttemptStarted { .. });
+            let last_event = reached.history().last_event;
+            let held = matches!(reached.state(), State::Provisioning | State::Running);
+            if begins || !held || reached.apply(transition.event()).is_err() {
+                return Err(self.out_of_order(transition, last_event));
+            }
+        }
+        if reached.state().is_terminal() != self.commit.result.is_some() {
+            return Err(CommitError::Unpaired { evaluation: self.lease.evaluation });
+        }
+        Ok(())
+    }
+
+    fn out_of_order(&self, transition: &Transition, last_event: u64) -> CommitError {
+        let number = transition.event().number;
+        CommitError::OutOfOrder { evaluation: self.lease.evaluation, number, last_event }
+    }
+
+    async fn write_row(
+        &self,
+        db: &mut Connection,
+        last_event: u64,
+        (last, steps): (&Transition, &Steps),
+    ) -> Result<(), StoreError> {
+        // One that is to be cancelled need not wait for a retry that it will not make.
+        const SQL: &str = "UPDATE evaluations SET state = $5, verdict = $6, last_event = $7, \
+             losses_infrastructure = $8, losses_own_death = $9, losses_suspect = $10, \
+             started_at = COALESCE($11, started_at), finished_at = $12, not_before = $13, \
+             queued_at = COALESCE($14, queued_at), \
+             ready = CASE WHEN $14 IS NOT NULL AND cancel_requested_at IS NOT NULL THEN 1 ELSE 0 END, \
+             lease_expires_at = CASE WHEN $15 IS NULL THEN lease_expires_at ELSE NULL END \
+             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND last_event = $4";
+        let (event, losses) = (last.event(), last.after().losses);
+        let micros = |at: Option<Timestamp>| at.map(Timestamp::as_micros);
+        let changed = sqlx::query(SQL)
+            .bind(self.lease.tenant.as_str())
+            .bind(self.lease.evaluation.as_uuid())
+            .bind(sql_number(self.lease.token))
+            .bind(sql_number(last_event))
+            .bind(last.to().as_str())
+            .bind(steps.verdict.map(Verdict::as_str))
+            .bind(sql_number(event.number))
+            .bind(i64::from(losses.infrastructure))
+            .bind(i64::from(losses.own_death))
+            .bind(i64::from(losses.suspect))
+            .bind(micros(steps.started_at))
+            .bind(micros(steps.finished_at))
+            .bind(micros(steps.not_before))
+            .bind(micros(steps.queued_at))
+            .bind(micros(steps.ended_at))
             .execute(db)
             .await
-            .map_err(failed("writing output"))?;
+            .map_err(failed("writing a transition"))?;
+        if changed.rows_affected() != 1 {
+            return Err(corrupt(format!("{} changed under its own transaction", self.lease.evaluation)));
+        }
         Ok(())
     }
-}
 
-async fn stored(db: &mut SqliteConnection, lease: &Lease, stream: Stream) -> Result<(u64, bool), StoreError> {
-    let row = sqlx::query(
-        "SELECT stdout_bytes, stderr_bytes, output_cut FROM attempts \
-         WHERE tenant = $1 AND evaluation = $2 AND number = $3",
-    )
-    .bind(lease.tenant.as_str())
-    .bind(lease.evaluation.as_uuid())
-    .bind(i64::from(lease.attempt))
-    .fetch_one(db)
-    .await
-    .map_err(failed("measuring output"))?;
-    let column = match stream {
-        Stream::Stdout => "stdout_bytes",
-        Stream::Stderr => "stderr_bytes",
-    };
-    Ok((number(&row, column)?, get::<i64>(&row, "output_cut")? != 0))
-}
-
-async fn insert_output(
-    db: &mut SqliteConnection,
-    lease: &Lease,
-    stream: Stream,
-    at: u64,
-    bytes: &[u8],
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO output (tenant, evaluation, attempt, stream, start_at, bytes) VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(lease.tenant.as_str())
-    .bind(lease.evaluation.as_uuid())
-    .bind(i64::from(lease.attempt))
-    .bind(stream.as_str())
-    .bind(sql_number(at))
-    .bind(bytes)
-    .execute(db)
-    .await
-    .map_err(failed("writing output"))?;
-    Ok(())
-}
-
-/// Makes few large pieces of many small chunks, once no more will come.
-async fn compact(db: &mut SqliteConnection, lease: &Lease) -> Result<(), StoreError> {
-    for stream in STREAMS {
-        let (mut start, mut piece, mut chunks) = (0, Vec::new(), 0_usize);
-        loop {
-            let rows = read_output(db, lease, stream, start + piece.len() as u64).await?;
-            for row in &rows {
-                piece.extend_from_slice(get::<&[u8]>(row, "bytes")?);
-                chunks += 1;
-                if piece.len() >= PIECE_BYTES {
-                    start = replace_output(db, lease, stream, (start, &piece, chunks)).await?;
-                    (piece, chunks) = (Vec::new(), 0);
-                }
-            }
-            if rows.len() < COMPACTED_ROWS as usize {
-                break;
-            }
+    async fn write_attempt(&self, db: &mut Connection, steps: &Steps) -> Result<(), StoreError> {
+        const SQL: &str = "UPDATE attempts SET decision = COALESCE($4, decision), lost = COALESCE($5, lost), \
+             started_at = COALESCE($6, started_at), ended_at = COALESCE($7, ended_at) \
+             WHERE tenant = $1 AND evaluation = $2 AND number = $3";
+        let Commit { decision, lost, .. } = &self.commit;
+        if decision.is_none() && lost.is_none() && steps.started_at.is_none() && steps.ended_at.is_none() {
+            return Ok(());
         }
-        replace_output(db, lease, stream, (start, &piece, chunks)).await?;
+        let changed = sqlx::query(SQL)
+            .bind(self.lease.tenant.as_str())
+            .bind(self.lease.evaluation.as_uuid())
+            .bind(i64::from(self.lease.attempt))
+            .bind(decision)
+            .bind(lost)
+            .bind(steps.started_at.map(Timestamp::as_micros))
+            .bind(steps.ended_at.map(Timestamp::as_micros))
+            .execute(db)
+            .await
+            .map_err(failed("writing an attempt"))?;
+        if changed.rows_affected() != 1 {
+            return Err(corrupt(format!("an attempt of {} has no row", self.lease.evaluation)));
+        }
+        Ok(())
     }
-    Ok(())
-}
-
-async fn read_output(
-    db: &mut SqliteConnection,
-    lease: &Lease,
-    stream: Stream,
-    from: u64,
-) -> Result<Vec<SqliteRow>, StoreError> {
-    sqlx::query(
-        "SELECT bytes FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 \
-         AND start_at >= $5 ORDER BY start_at LIMIT $6",
-    )
-    .bind(lease.tenant.as_str())
-    .bind(lease.evaluation.as_uuid())
-    .bind(i64::from(lease.attempt))
-    .bind(stream.as_str())
-    .bind(sql_number(from))
-    .bind(COMPACTED_ROWS)
-    .fetch_all(db)
-    .await
-    .map_err(failed("compacting output"))
-}
-
-/// One row for the `chunks` that hold `piece`, which begins at `start`. Gives where the next begins.
-async fn replace_output(
-    db: &mut SqliteConnection,
-    lease: &Lease,
-    stream: Stream,
-    (start, piece, chunks): (u64, &[u8], usize),
-) -> Result<u64, StoreError> {
-    let end = start + piece.len() as u64;
-    if chunks < 2 {
-        return Ok(end);
-    }
-    sqlx::query(
-        "DELETE FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 \
-         AND start_at >= $5 AND start_at < $6",
-    )
-    .bind(lease.tenant.as_str())
-    .bind(lease.evaluation.as_uuid())
-    .bind(i64::from(lease.attempt))
-    .bind(stream.as_str())
-    .bind(sql_number(start))
-    .bind(sql_number(end))
-    .execute(&mut *db)
-    .await
-    .map_err(failed("compacting output"))?;
-    insert_output(db, lease, stream, start, piece).await?;
-    Ok(end)
 }

@@ -3,21 +3,64 @@
 use std::time::Duration;
 
 use hood_core::lifecycle::AnyEvaluation;
-use hood_core::{EvaluationId, State, Tenant, Timestamp, Transition};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
+use hood_core::{EvaluationId, State, Tenant, Timestamp};
 
-use super::{move_depth, write_event};
+use super::write_event;
+use crate::db::{Connection, Row, lock_clause};
 use crate::error::StoreError;
 use crate::model::{Claimed, Lapsed, Lease, Renewed, Tenure};
-use crate::rows::{cancel, corrupt, evaluation, get, moment, number, small, sql_number};
+use crate::rows::{cancel, corrupt, evaluation, get, moment, number, priority, small, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, Operation, failed};
 
-/// What a claim reads of a row.
-const CLAIMED: &str = "e.tenant, e.id, e.state, e.verdict, e.priority, e.not_before, e.last_event, e.attempts, \
-     e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.lease_token, e.created_at, \
-     e.cancel_requested_at, e.cancel_grace_ms, r.document";
+/// Retries whose time has come that one claim moves into the queue: a storm of them must not hold
+/// the writer up.
+const DUE_MAX: i64 = 1000;
+
+const MOVE_DUE: &str = concat!(
+    "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 0 \
+     AND not_before <= $1 ORDER BY not_before LIMIT $2",
+    lock_clause!(),
+    ") UPDATE evaluations SET ready = 1 FROM c WHERE evaluations.tenant = c.tenant AND evaluations.id = c.id"
+);
+
+/// What a claim reads of a row, and its request.
+macro_rules! claimed {
+    () => {
+        "e.tenant, e.id, e.state, e.verdict, e.priority, e.not_before, e.last_event, e.attempts, \
+         e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.lease_token, e.created_at, \
+         e.cancel_requested_at, e.cancel_grace_ms, r.document FROM c \
+         JOIN evaluations e ON e.tenant = c.tenant AND e.id = c.id \
+         JOIN requests r ON r.tenant = c.tenant AND r.evaluation = c.id"
+    };
+}
+
+const QUEUED: &str = concat!(
+    "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 1 \
+     ORDER BY priority DESC, id LIMIT $1",
+    lock_clause!(),
+    ") SELECT ",
+    claimed!(),
+    " ORDER BY e.priority DESC, e.id"
+);
+
+const EXPIRED: &str = concat!(
+    "WITH c AS MATERIALIZED (SELECT tenant, id, lease_expires_at FROM evaluations \
+     WHERE lease_expires_at IS NOT NULL AND lease_expires_at <= $1 ORDER BY lease_expires_at LIMIT $2",
+    lock_clause!(),
+    ") SELECT ",
+    claimed!(),
+    " ORDER BY c.lease_expires_at"
+);
+
+const OF_EARLIER: &str = concat!(
+    "WITH c AS MATERIALIZED (SELECT tenant, id, lease_expires_at FROM evaluations \
+     WHERE lease_expires_at IS NOT NULL AND lease_epoch < $1 ORDER BY lease_expires_at LIMIT $2",
+    lock_clause!(),
+    ") SELECT ",
+    claimed!(),
+    " ORDER BY c.lease_expires_at"
+);
 
 /// Takes what is queued and due, the highest priority first and the oldest of it.
 #[derive(Debug)]
@@ -31,31 +74,14 @@ impl Operation for Claim {
     type Output = Vec<Claimed>;
     type Error = StoreError;
 
-    async fn run(self, db: &mut SqliteConnection, context: &mut Context) -> Result<Vec<Claimed>, StoreError> {
-        self.claim(db, context).await
-    }
-}
-
-impl Claim {
-    async fn claim(
-        self,
-        db: &mut SqliteConnection,
-        context: &mut Context,
-    ) -> Result<Vec<Claimed>, StoreError> {
-        sqlx::query(
-            "UPDATE evaluations SET ready = 1 WHERE state = 'queued' AND ready = 0 AND not_before <= $1",
-        )
-        .bind(self.tenure.now.as_micros())
-        .execute(&mut *db)
-        .await
-        .map_err(failed("looking for what is due"))?;
-        let query = format!(
-            "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 1 \
-             ORDER BY priority DESC, id LIMIT $1) \
-             SELECT {CLAIMED} FROM c JOIN evaluations e ON e.tenant = c.tenant AND e.id = c.id \
-             JOIN requests r ON r.tenant = c.tenant AND r.evaluation = c.id ORDER BY e.priority DESC, e.id"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<Vec<Claimed>, StoreError> {
+        sqlx::query(MOVE_DUE)
+            .bind(self.tenure.now.as_micros())
+            .bind(DUE_MAX)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("looking for what is due"))?;
+        let rows = sqlx::query(QUEUED)
             .bind(i64::from(self.limit))
             .fetch_all(&mut *db)
             .await
@@ -66,55 +92,52 @@ impl Claim {
         }
         Ok(claimed)
     }
+}
 
+impl Claim {
     async fn take(
         &self,
-        db: &mut SqliteConnection,
-        context: &mut Context,
-        row: &SqliteRow,
+        db: &mut Connection,
+        context: &mut Context<'_>,
+        row: &Row,
     ) -> Result<Claimed, StoreError> {
+        const TAKE: &str = "UPDATE evaluations SET state = $5, attempts = $6, last_event = $7, leased_at = $8, \
+             started_at = NULL, not_before = NULL, ready = 0, worker = $9, lease_token = $10, \
+             lease_expires_at = $11, lease_epoch = $12 \
+             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND last_event = $4";
         let AnyEvaluation::Queued(queued) = evaluation(row)? else {
             return Err(corrupt("claimed, and not queued"));
         };
         let step = queued.lease(self.tenure.now);
         let lease = lease(row, step.evaluation.attempt(), self.tenure.until())?;
-        let taken = sqlx::query(
-            "UPDATE evaluations SET state = $3, attempts = $4, last_event = $5, leased_at = $6, started_at = NULL, \
-             not_before = NULL, worker = $7, lease_token = $8, lease_expires_at = $9, lease_epoch = $10 \
-             WHERE tenant = $1 AND id = $2 AND state = 'queued'",
-        )
-        .bind(lease.tenant.as_str())
-        .bind(lease.evaluation.as_uuid())
-        .bind(step.transition.to().as_str())
-        .bind(i64::from(lease.attempt))
-        .bind(sql_number(step.transition.event().number))
-        .bind(self.tenure.now.as_micros())
-        .bind(&self.tenure.worker)
-        .bind(sql_number(lease.token))
-        .bind(lease.expires_at.as_micros())
-        .bind(sql_number(self.epoch))
-        .execute(&mut *db)
-        .await
-        .map_err(failed("taking a lease"))?;
+        let taken = sqlx::query(TAKE)
+            .bind(lease.tenant.as_str())
+            .bind(lease.evaluation.as_uuid())
+            .bind(sql_number(lease.token - 1))
+            .bind(sql_number(queued.history().last_event))
+            .bind(step.transition.to().as_str())
+            .bind(i64::from(lease.attempt))
+            .bind(sql_number(step.transition.event().number))
+            .bind(self.tenure.now.as_micros())
+            .bind(&self.tenure.worker)
+            .bind(sql_number(lease.token))
+            .bind(lease.expires_at.as_micros())
+            .bind(sql_number(self.epoch))
+            .execute(&mut *db)
+            .await
+            .map_err(failed("taking a lease"))?;
         if taken.rows_affected() != 1 {
             return Err(corrupt("a claimed row was not there"));
         }
-        write_event(db, &lease.tenant, lease.evaluation, &step.transition).await?;
-        begin_attempt(db, &lease, &step.transition).await?;
-        let priority = u8::try_from(number(row, "priority")?).map_err(|_| corrupt("priority"))?;
-        move_depth(db, &lease.tenant, priority, Some(State::Queued), State::Provisioning).await?;
-        context.signals.insert(Signal::Changed(lease.evaluation));
-        Ok(Claimed {
-            evaluation: AnyEvaluation::Provisioning(step.evaluation),
-            request: get(row, "document")?,
-            cancel: cancel(row)?,
-            created_at: moment(row, "created_at")?,
-            lease,
-        })
+        write_event(db, (&lease.tenant, lease.evaluation), step.transition.event()).await?;
+        begin_attempt(db, &lease, self.tenure.now).await?;
+        context.moved((&lease.tenant, priority(row)?), Some(State::Queued), State::Provisioning);
+        context.signal(Signal::Changed(lease.evaluation));
+        claimed(row, lease, AnyEvaluation::Provisioning(step.evaluation))
     }
 }
 
-fn lease(row: &SqliteRow, attempt: u32, expires_at: Timestamp) -> Result<Lease, StoreError> {
+fn lease(row: &Row, attempt: u32, expires_at: Timestamp) -> Result<Lease, StoreError> {
     Ok(Lease {
         tenant: Tenant::new(get::<String>(row, "tenant")?),
         evaluation: EvaluationId::from_uuid(get(row, "id")?),
@@ -124,23 +147,29 @@ fn lease(row: &SqliteRow, attempt: u32, expires_at: Timestamp) -> Result<Lease, 
     })
 }
 
-async fn begin_attempt(
-    db: &mut SqliteConnection,
-    lease: &Lease,
-    transition: &Transition,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO attempts (tenant, evaluation, number, leased_at, stdout_bytes, stderr_bytes, output_cut) \
-         VALUES ($1, $2, $3, $4, 0, 0, 0)",
-    )
-    .bind(lease.tenant.as_str())
-    .bind(lease.evaluation.as_uuid())
-    .bind(i64::from(lease.attempt))
-    .bind(transition.event().at.as_micros())
-    .execute(db)
-    .await
-    .map_err(failed("beginning an attempt"))?;
-    Ok(())
+fn claimed(row: &Row, lease: Lease, evaluation: AnyEvaluation) -> Result<Claimed, StoreError> {
+    Ok(Claimed {
+        evaluation,
+        request: get(row, "document")?,
+        cancel: cancel(row)?,
+        created_at: moment(row, "created_at")?,
+        lease,
+    })
+}
+
+async fn begin_attempt(db: &mut Connection, lease: &Lease, at: Timestamp) -> Result<(), StoreError> {
+    const SQL: &str = "INSERT INTO attempts \
+         (tenant, evaluation, number, leased_at, stdout_bytes, stderr_bytes, output_cut) \
+         VALUES ($1, $2, $3, $4, 0, 0, 0)";
+    sqlx::query(SQL)
+        .bind(lease.tenant.as_str())
+        .bind(lease.evaluation.as_uuid())
+        .bind(i64::from(lease.attempt))
+        .bind(at.as_micros())
+        .execute(db)
+        .await
+        .map_err(failed("beginning an attempt"))
+        .map(drop)
 }
 
 /// Takes over leases that lapsed, for the same attempt and with a higher token.
@@ -157,58 +186,47 @@ impl Operation for Reclaim {
     type Output = Vec<Claimed>;
     type Error = StoreError;
 
-    async fn run(
-        self,
-        db: &mut SqliteConnection,
-        _context: &mut Context,
-    ) -> Result<Vec<Claimed>, StoreError> {
-        self.reclaim(db).await
-    }
-}
-
-impl Reclaim {
-    async fn reclaim(self, db: &mut SqliteConnection) -> Result<Vec<Claimed>, StoreError> {
-        let query = format!(
-            "SELECT {CLAIMED} FROM evaluations e JOIN requests r ON r.tenant = e.tenant AND r.evaluation = e.id \
-             WHERE e.lease_expires_at IS NOT NULL AND (e.lease_expires_at <= $1 OR ($2 = 1 AND e.lease_epoch <> $3)) \
-             ORDER BY e.lease_expires_at LIMIT $4"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(self.tenure.now.as_micros())
-            .bind(i64::from(self.which == Lapsed::All))
-            .bind(sql_number(self.epoch))
+    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<Vec<Claimed>, StoreError> {
+        let (sql, bound) = match self.which {
+            Lapsed::Expired => (EXPIRED, self.tenure.now.as_micros()),
+            Lapsed::All => (OF_EARLIER, sql_number(self.epoch)),
+        };
+        let rows = sqlx::query(sql)
+            .bind(bound)
             .bind(i64::from(self.limit))
             .fetch_all(&mut *db)
             .await
             .map_err(failed("looking for lapsed leases"))?;
-        let mut claimed = Vec::with_capacity(rows.len());
+        let mut taken = Vec::with_capacity(rows.len());
         for row in rows {
-            let lease = lease(&row, small(&row, "attempts")?, self.tenure.until())?;
-            let taken = sqlx::query(
-                "UPDATE evaluations SET worker = $3, lease_token = $4, lease_expires_at = $5, lease_epoch = $6 \
-                 WHERE tenant = $1 AND id = $2 AND lease_token = $4 - 1",
-            )
+            taken.push(self.take_over(db, &row).await?);
+        }
+        Ok(taken)
+    }
+}
+
+impl Reclaim {
+    async fn take_over(&self, db: &mut Connection, row: &Row) -> Result<Claimed, StoreError> {
+        const SQL: &str = "UPDATE evaluations SET worker = $4, lease_token = $5, lease_expires_at = $6, \
+             lease_epoch = $7 WHERE tenant = $1 AND id = $2 AND lease_token = $3 \
+             AND lease_expires_at IS NOT NULL";
+        let lease = lease(row, small(row, "attempts")?, self.tenure.until())?;
+        let taken = sqlx::query(SQL)
             .bind(lease.tenant.as_str())
             .bind(lease.evaluation.as_uuid())
+            .bind(sql_number(lease.token - 1))
             .bind(&self.tenure.worker)
             .bind(sql_number(lease.token))
             .bind(lease.expires_at.as_micros())
             .bind(sql_number(self.epoch))
-            .execute(&mut *db)
+            .execute(db)
             .await
             .map_err(failed("taking a lease over"))?;
-            if taken.rows_affected() != 1 {
-                return Err(corrupt("a lapsed lease was not there"));
-            }
-            claimed.push(Claimed {
-                evaluation: evaluation(&row)?,
-                request: get(&row, "document")?,
-                cancel: cancel(&row)?,
-                created_at: moment(&row, "created_at")?,
-                lease,
-            });
+        if taken.rows_affected() != 1 {
+            return Err(corrupt("a lapsed lease was not there"));
         }
-        Ok(claimed)
+        let evaluation = evaluation(row)?;
+        claimed(row, lease, evaluation)
     }
 }
 
@@ -224,39 +242,61 @@ impl Operation for Renew {
     type Output = Vec<Renewed>;
     type Error = StoreError;
 
-    async fn run(
-        self,
-        db: &mut SqliteConnection,
-        _context: &mut Context,
-    ) -> Result<Vec<Renewed>, StoreError> {
-        self.renew(db).await
-    }
-}
-
-impl Renew {
-    async fn renew(self, db: &mut SqliteConnection) -> Result<Vec<Renewed>, StoreError> {
+    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<Vec<Renewed>, StoreError> {
+        // One that lapsed and that nobody took over is still this worker's to keep.
+        const SQL: &str = "UPDATE evaluations SET lease_expires_at = $5 \
+             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
+             AND lease_expires_at IS NOT NULL RETURNING cancel_requested_at, cancel_grace_ms";
         let expires_at = self.now.after(self.ttl).as_micros();
         let mut renewed = Vec::with_capacity(self.leases.len());
         for lease in &self.leases {
-            // One that lapsed and that nobody took over is still this worker's to keep.
-            let row = sqlx::query(
-                "UPDATE evaluations SET lease_expires_at = $5 \
-                 WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
-                 AND lease_expires_at IS NOT NULL RETURNING cancel_requested_at, cancel_grace_ms",
-            )
-            .bind(lease.tenant.as_str())
-            .bind(lease.evaluation.as_uuid())
-            .bind(sql_number(lease.token))
-            .bind(i64::from(lease.attempt))
-            .bind(expires_at)
-            .fetch_optional(&mut *db)
-            .await
-            .map_err(failed("renewing a lease"))?;
+            let row = sqlx::query(SQL)
+                .bind(lease.tenant.as_str())
+                .bind(lease.evaluation.as_uuid())
+                .bind(sql_number(lease.token))
+                .bind(i64::from(lease.attempt))
+                .bind(expires_at)
+                .fetch_optional(&mut *db)
+                .await
+                .map_err(failed("renewing a lease"))?;
             renewed.push(match row {
                 Some(row) => Renewed::Held { cancel: cancel(&row)? },
                 None => Renewed::Lost,
             });
         }
         Ok(renewed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! White box: what the engine plans to do, since a queue of a million must cost what a queue of
+    //! ten costs, and a clock cannot show that on a busy machine.
+
+    use super::*;
+    use crate::testing::{memory, plan};
+
+    #[tokio::test]
+    async fn a_claim_walks_the_queue_in_its_order_and_sorts_nothing_of_it() {
+        let mut db = memory().await;
+        let plan = plan(&mut db, QUEUED).await;
+        assert!(
+            plan.contains("SCAN evaluations USING COVERING INDEX evaluations_ready")
+                || plan.contains("SCAN evaluations USING INDEX evaluations_ready"),
+            "{plan}"
+        );
+        let inner = plan.split("SCAN c").next().unwrap_or_default();
+        assert!(!inner.contains("TEMP B-TREE"), "{plan}");
+    }
+
+    #[tokio::test]
+    async fn nothing_looks_through_a_whole_table() {
+        let mut db = memory().await;
+        for sql in [QUEUED, MOVE_DUE, EXPIRED, OF_EARLIER] {
+            let plan = plan(&mut db, sql).await;
+            for line in plan.lines().filter(|line| line.starts_with("SCAN") && *line != "SCAN c") {
+                assert!(line.contains("INDEX"), "{line} in\n{plan}");
+            }
+        }
     }
 }

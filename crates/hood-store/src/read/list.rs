@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use hood_core::lifecycle::State;
 use hood_core::{EvaluationId, Tenant, Timestamp};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 
-use super::FROM;
+use crate::db::{Connection, Db};
 use crate::error::StoreError;
 use crate::model::{Filter, Page, RecordSummary};
-use crate::rows::{SUMMARY, summary};
+use crate::rows::{summary, summary_columns};
 use crate::writer::failed;
 
 /// How much earlier than its evaluation was accepted an id may have been made: where it is `since`
@@ -22,7 +22,7 @@ const ID_EARLIER_MAX: Duration = Duration::from_secs(3600);
 /// The ids of the page come first, by whichever index gives them in order: a filter must not cost a
 /// walk over everything that was ever evaluated.
 pub(crate) async fn list(
-    db: &mut SqliteConnection,
+    db: &mut Connection,
     tenant: &Tenant,
     filter: &Filter,
     cursor: Option<EvaluationId>,
@@ -30,10 +30,15 @@ pub(crate) async fn list(
 ) -> Result<Page<RecordSummary>, StoreError> {
     // One more than the page tells whether there is a next one.
     let search = Search { tenant, filter, cursor, rows: i64::from(limit) + 1 };
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("WITH page AS MATERIALIZED (");
+    let mut query = QueryBuilder::new("WITH page AS MATERIALIZED (");
     search.push(&mut query);
-    query.push(format!(") SELECT {SUMMARY}, s.document AS result {FROM} JOIN page ON page.id = e.id"));
-    query.push(" WHERE e.tenant = ").push_bind(tenant.as_str()).push(" ORDER BY e.id DESC");
+    query.push(concat!(
+        ") SELECT ",
+        summary_columns!(),
+        " FROM evaluations e LEFT JOIN results s ON s.tenant = e.tenant AND s.evaluation = e.id \
+         JOIN page ON page.id = e.id WHERE e.tenant = "
+    ));
+    query.push_bind(tenant.as_str()).push(" ORDER BY e.id DESC");
     let rows = query.build().fetch_all(db).await.map_err(failed("listing evaluations"))?;
     let mut items = rows.iter().map(summary).collect::<Result<Vec<_>, _>>()?;
     let more = items.len() > limit as usize;
@@ -50,7 +55,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
+    fn push(&self, query: &mut QueryBuilder<Db>) {
         let Filter { states, batch, .. } = self.filter;
         if let Some((name, value)) = self.leading_label() {
             query.push("SELECT e.id FROM labels d CROSS JOIN evaluations e WHERE d.tenant = ");
@@ -80,7 +85,7 @@ impl Search<'_> {
     }
 
     /// What every way to search has in common; `id` is the column that its index is ordered by.
-    fn push_rest(&self, query: &mut QueryBuilder<Sqlite>, id: &'static str) {
+    fn push_rest(&self, query: &mut QueryBuilder<Db>, id: &'static str) {
         let Filter { states, labels, since, batch } = self.filter;
         query.push(" AND e.tenant = ").push_bind(self.tenant.as_str());
         if let Some(cursor) = self.cursor {
@@ -107,7 +112,7 @@ impl Search<'_> {
 }
 
 /// Where a better index is used: the column as an expression, so that the one on states is not.
-fn push_states(query: &mut QueryBuilder<Sqlite>, states: &[State]) {
+fn push_states(query: &mut QueryBuilder<Db>, states: &[State]) {
     if states.is_empty() {
         return;
     }
@@ -127,4 +132,50 @@ fn distinct(states: &[State]) -> impl Iterator<Item = State> + use<'_> {
 fn earliest(since: Timestamp) -> EvaluationId {
     let micros = i64::try_from(ID_EARLIER_MAX.as_micros()).unwrap_or(i64::MAX);
     EvaluationId::new(Timestamp::from_micros(since.as_micros().saturating_sub(micros)), [0; 10])
+}
+
+#[cfg(test)]
+mod tests {
+    //! White box: what the engine plans to do for each kind of filter.
+
+    use hood_core::BatchId;
+
+    use super::*;
+    use crate::testing::{memory, plan};
+
+    #[tokio::test]
+    async fn every_list_is_read_in_its_order_from_an_index() {
+        let mut db = memory().await;
+        let id = EvaluationId::new(Timestamp::from_micros(1), [0; 10]);
+        let label = || ("a".to_owned(), "b".to_owned());
+        let some = || Filter { since: Some(Timestamp::from_micros(1)), ..Filter::default() };
+        let none = Filter::default;
+        for (filter, index) in [
+            (some(), "e USING COVERING INDEX sqlite_autoindex_evaluations_1"),
+            (none(), "e USING COVERING INDEX sqlite_autoindex_evaluations_1"),
+            (Filter { states: vec![State::Failed], ..none() }, "e USING COVERING INDEX evaluations_state"),
+            (Filter { states: State::ALL.to_vec(), ..none() }, "e USING COVERING INDEX evaluations_state"),
+            (
+                Filter { batch: Some(BatchId::from_uuid(id.as_uuid())), ..some() },
+                "e USING INDEX evaluations_batch",
+            ),
+            (Filter { labels: vec![label()], ..some() }, "d USING COVERING INDEX sqlite_autoindex_labels_1"),
+            (
+                Filter { labels: vec![label(), label()], states: State::ALL.to_vec(), ..some() },
+                "d USING COVERING INDEX sqlite_autoindex_labels_1",
+            ),
+        ] {
+            for cursor in [None, Some(id)] {
+                let tenant = Tenant::default();
+                let search = Search { tenant: &tenant, filter: &filter, cursor, rows: 10 };
+                let mut query = QueryBuilder::new("");
+                search.push(&mut query);
+                let plan = plan(&mut db, query.into_sql()).await;
+                let search = plan.lines().find(|line| line.starts_with("SEARCH")).unwrap_or_default();
+                let whole = index.replace("COVERING ", "");
+                assert!(search.contains(index) || search.contains(&whole), "{filter:?}:\n{plan}");
+                assert!(!plan.lines().any(|line| line.starts_with("SCAN e")), "{filter:?}:\n{plan}");
+            }
+        }
+    }
 }
