@@ -110,6 +110,16 @@ async fn the_queue_takes_what_it_may_hold_and_not_one_more() {
 }
 
 #[tokio::test]
+async fn a_known_key_is_answered_though_the_queue_is_full() {
+    let t = TestStore::with(|config| config.queue_max = 1).await;
+    let one = ids(1);
+    t.submit(&tenant(), at(0), keyed(&one, "k", 1)).await.expect("accepted");
+    let again = t.submit(&tenant(), at(0), keyed(&ids(1), "k", 1)).await.expect("known");
+    assert_eq!(again, Accepted::Existing { batch: None, evaluations: one });
+    t.check().await;
+}
+
+#[tokio::test]
 async fn a_submission_is_one_or_a_batch() {
     let t = TestStore::new().await;
     let none = NewSubmission { batch: None, evaluations: Vec::new(), idempotency: None };

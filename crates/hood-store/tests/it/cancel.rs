@@ -59,7 +59,7 @@ async fn the_holder_is_told_and_a_shorter_grace_counts() {
             (Some(1), Some(0)),
         ] {
             assert_eq!(cancel(&t, id, asked).await, Cancel::Requested);
-            let renewed = t.renew(&[claimed.lease.clone()], at(8), TTL).await.expect("renews");
+            let renewed = t.renew(std::slice::from_ref(&claimed.lease), at(8), TTL).await.expect("renews");
             assert_eq!(renewed, [Renewed::Held { cancel: Some(CancelIntent { grace_ms: holds }) }]);
         }
         assert_eq!(

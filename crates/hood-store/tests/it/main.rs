@@ -9,6 +9,7 @@ mod crash;
 mod leases;
 mod list;
 mod output;
+mod replay;
 mod small;
 mod sqlite;
 mod storage;

@@ -37,6 +37,25 @@ async fn submissions_stop_at_the_reserve_and_what_was_accepted_still_ends() {
     t.check().await;
 }
 
+/// All of them in one transaction or two: what is only about to be written counts.
+#[tokio::test]
+async fn a_flood_does_not_pass_the_bound() {
+    let t = small().await;
+    let tenant = tenant();
+    let flood = (0..64).map(|_| {
+        let mut new = evaluation(new_id(at(0)), 0);
+        new.request = "x".repeat(MIB as usize);
+        t.submit(&tenant, at(0), single(new))
+    });
+    let answers = futures::future::join_all(flood).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(_) | Err(SubmitError::StorageFull { .. }))));
+    let accepted = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((2..=8).contains(&accepted), "{accepted} MiB in 8");
+    let storage = t.storage().await.expect("measures");
+    assert!(storage.used_bytes <= storage.limit_bytes, "{storage:?}");
+    t.check().await;
+}
+
 #[tokio::test]
 async fn output_beyond_the_bound_is_cut_and_says_so_and_the_result_finds_room() {
     let t = small().await;
