@@ -248,9 +248,10 @@ impl RefusalCode {
         }
     }
 
-    /// Whether waiting can help: then the answer is "not now" (503), otherwise "never" (422).
+    /// Whether waiting can help: then the answer is "not now" (503), otherwise "never" (422). A layer
+    /// that a host does not prove takes its operator; a probe that failed closes the places instead.
     pub const fn may_pass(self) -> bool {
-        matches!(self, Self::IsolationNotProven | Self::NoPlaces)
+        matches!(self, Self::NoPlaces)
     }
 }
 
@@ -282,8 +283,7 @@ pub fn plan(
         return refuse(RefusalCode::NoPlaces, "no place is open for work".to_owned());
     }
     let degraded = missing_layers(capacity);
-    let fatal = degraded.iter().find(|missing| policy == PolicyMode::Strict || missing.layer.indispensable());
-    if let Some(missing) = fatal {
+    if let Some(missing) = degraded.iter().find(|missing| is_fatal(missing, policy)) {
         let (layer, policy) = (missing.layer.as_str(), policy.as_str());
         let reason =
             format!("policy `{policy}` needs the layer `{layer}`, which is not proven: {}", missing.reason);
@@ -310,6 +310,15 @@ pub fn plan(
         capacity_taken_at: capacity.taken_at,
         reasons,
     })
+}
+
+/// The first layer without which every evaluation is refused here, if there is one.
+pub fn first_fatal(capacity: &Capacity, policy: PolicyMode) -> Option<Degraded> {
+    missing_layers(capacity).into_iter().find(|missing| is_fatal(missing, policy))
+}
+
+fn is_fatal(missing: &Degraded, policy: PolicyMode) -> bool {
+    policy == PolicyMode::Strict || missing.layer.indispensable()
 }
 
 fn missing_layers(capacity: &Capacity) -> Vec<Degraded> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use hood_core::plan::{Capacity, Degraded, PolicyMode, first_fatal};
 use hood_core::retry::RetryPolicy;
 use hood_core::{Tenant, Timestamp};
 use hood_dispatch::Dispatch;
@@ -113,7 +114,11 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     } else {
         worker.recover().await.context("cannot take over what a predecessor left")?
     };
-    watch_over(&health, &store, &local, &worker);
+    let policy = config.sandbox.policy.into();
+    if let Err(why) = sound(&local.capacity().capacity, policy) {
+        tracing::warn!(reason = %why, "nothing can be run here as it is");
+    }
+    watch_over(&health, &store, &local, &worker, policy);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
 
     let listen = match options.purpose {
@@ -297,7 +302,27 @@ async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dy
     }
 }
 
-fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker) {
+/// Whether the places can take anything at all under the policy.
+fn sound(capacity: &Capacity, policy: PolicyMode) -> Result<(), String> {
+    if capacity.places == 0 {
+        return Err(match capacity.unproven.first() {
+            Some((_, reason)) => format!("no place can be made: {reason}; run `fumehood doctor`"),
+            None => "no place is configured: set worker.places".to_owned(),
+        });
+    }
+    match first_fatal(capacity, policy) {
+        None => Ok(()),
+        Some(Degraded { layer, reason }) => {
+            let (layer, policy) = (layer.as_str(), policy.as_str());
+            Err(format!(
+                "every evaluation is refused: policy `{policy}` needs the layer `{layer}`, which is not proven: \
+                 {reason}; run `fumehood doctor`, or set sandbox.policy"
+            ))
+        }
+    }
+}
+
+fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, policy: PolicyMode) {
     let writable = store.clone();
     health.register("store", move || {
         let store = writable.clone();
@@ -307,16 +332,8 @@ fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker) {
     });
     let places = local.clone();
     health.register("sandbox", move || {
-        let catalogue = places.capacity();
-        async move {
-            match (catalogue.capacity.places, catalogue.capacity.unproven.first()) {
-                (0, Some((_, reason))) => {
-                    Err(format!("no place can be made: {reason}; run `fumehood doctor`"))
-                }
-                (0, None) => Err("no place is configured: set worker.places".to_owned()),
-                _ => Ok(()),
-            }
-        }
+        let sound = sound(&places.capacity().capacity, policy);
+        async move { sound }
     });
     let pulse = worker.pulse();
     health.register("worker", move || {

@@ -100,6 +100,9 @@ async fn the_grace_is_the_programs_to_use_and_is_ended_at_once_when_it_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cpu_time_runs_out() {
     let server = Server::start().await;
+    if !server.has_groups().await {
+        return server.stop().await;
+    }
     let spin = "import os\nfor _ in range(3): os.fork()\nwhile True: pass";
     let ended = server.run(&json!({ "code": spin, "limits": { "cpu_ms": 400, "wall_ms": 30_000 } })).await;
     expect(&ended, "timed_out");
@@ -111,6 +114,9 @@ async fn cpu_time_runs_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_runs_out() {
     let server = Server::start().await;
+    if !server.has_groups().await {
+        return server.stop().await;
+    }
     let limits = json!({ "memory_bytes": 64 * MIB, "wall_ms": 60_000 });
     let programs = [
         ("one process", "x = bytearray(1 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1"),
@@ -146,6 +152,9 @@ async fn memory_runs_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_bomb_is_held_by_the_process_limit() {
     let server = Server::start().await;
+    if !server.has_groups().await {
+        return server.stop().await;
+    }
     let bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass";
     let limits = json!({ "processes": 20, "wall_ms": 1000 });
     let ended = server.run(&json!({ "code": bomb, "limits": limits, "grace_ms": 0 })).await;

@@ -223,7 +223,7 @@ fn what_can_never_run_is_told_from_what_cannot_run_now() {
     assert_eq!(outcome(Capacity { memory_bytes_max: 1, ..capacity() }, minimal()), never);
     assert_eq!(outcome(capacity(), api::Environment { allowed_classes: vec![], ..minimal() }), never);
     assert_eq!(outcome(Capacity { places: 0, ..capacity() }, minimal()), not_now);
-    assert_eq!(outcome(Capacity { proven: vec![], ..capacity() }, minimal()), not_now);
+    assert_eq!(outcome(Capacity { proven: vec![], ..capacity() }, minimal()), never);
     let unbuilt =
         api::Environment { state: EnvironmentState::Failed, error: Some("no Python".into()), ..minimal() };
     assert_eq!(outcome(capacity(), unbuilt), not_now);

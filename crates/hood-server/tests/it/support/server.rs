@@ -1,5 +1,6 @@
 //! The whole role `serve`, real in every part, on a free port over a data directory of its own.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -86,6 +87,18 @@ impl Server {
 
     pub(crate) async fn python(&self, code: &str) -> Value {
         self.run(&json!({ "code": code })).await
+    }
+
+    /// Whether programs are in groups that hold and count what they use; says it where they are not
+    /// and a test therefore does not run.
+    pub(crate) async fn has_groups(&self) -> bool {
+        let ended = self.python("").await;
+        let lacking = ended["evidence"]["degraded"].as_array().is_some_and(|layers| !layers.is_empty());
+        if lacking {
+            let why = "no group holds this user's programs: run as root or in a delegated cgroup";
+            let _ = writeln!(std::io::stderr(), "\nSKIPPED: verdicts: {why}");
+        }
+        !lacking
     }
 
     /// The exact bytes of a stream.

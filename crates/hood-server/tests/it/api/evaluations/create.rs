@@ -134,7 +134,13 @@ async fn what_no_place_can_take_is_refused_for_good_and_what_none_can_now_for_no
     unproven.proven.clear();
     let app = TestApp::with(|settings| settings.catalogue = Some(unproven)).await;
     let answer = app.post("/v1/evaluations", &json!({"code": ""})).await;
-    assert!(answer.problem(503, "refused_for_now").detail.contains("not proven"));
+    assert!(answer.problem(422, "refused").detail.contains("not proven"), "waiting does not help");
+
+    let mut closed = catalogue();
+    closed.places = 0;
+    let app = TestApp::with(|settings| settings.catalogue = Some(closed)).await;
+    let answer = app.post("/v1/evaluations", &json!({"code": ""})).await;
+    assert!(answer.problem(503, "refused_for_now").detail.contains("no place"));
     assert_eq!(answer.header("retry-after"), "10");
 
     let mut failed = environment("minimal");
@@ -198,7 +204,7 @@ async fn what_was_accepted_is_found_again_though_it_would_be_refused_today() {
     let again = with_key(&app, "k", r#"{"code": "1"}"#).await.expect(200).json();
     assert_eq!(again["id"], first["id"]);
     with_key(&app, "k", r#"{"code": "2"}"#).await.problem(409, "idempotency_conflict");
-    with_key(&app, "other", r#"{"code": "1"}"#).await.problem(503, "refused_for_now");
+    with_key(&app, "other", r#"{"code": "1"}"#).await.problem(422, "refused");
 }
 
 #[tokio::test]
