@@ -2,7 +2,7 @@
 
 use hood_wire::agent::{Exit, HostFrame, KillCause};
 
-use crate::harness::{Lab, MIB, eventually, job, run};
+use crate::harness::{Lab, MIB, eventually, has_groups, job, run};
 
 fn number(text: &str, key: &str) -> u64 {
     let rest = text.split(key).nth(1).unwrap_or_else(|| panic!("no {key} in {text}"));
@@ -30,6 +30,9 @@ fn files_are_bounded_in_number() {
 
 #[test]
 fn a_fork_bomb_meets_the_group() {
+    if !has_groups() {
+        return;
+    }
     let mut bomb = job(&["fork-bomb"]);
     bomb.limits.processes = 20;
     let done = run(&bomb);
@@ -41,6 +44,9 @@ fn a_fork_bomb_meets_the_group() {
 
 #[test]
 fn a_fork_bomb_that_goes_on_dies_at_once() {
+    if !has_groups() {
+        return;
+    }
     let lab = Lab::new();
     let mut bomb = job(&["spread"]);
     bomb.limits.processes = 50;
@@ -61,6 +67,9 @@ fn a_fork_bomb_that_goes_on_dies_at_once() {
 
 #[test]
 fn memory_is_the_programs_own_end() {
+    if !has_groups() {
+        return;
+    }
     let lab = Lab::new();
     for how in ["here", "buffers"] {
         let done = lab.run(&job(&["hog", how]));
@@ -75,6 +84,9 @@ fn memory_is_the_programs_own_end() {
 
 #[test]
 fn a_full_tmpfs_ends_the_program_and_not_the_agent() {
+    if !has_groups() {
+        return;
+    }
     let mut small = job(&["hog", "shm"]);
     small.disk_bytes = 64 * MIB;
     small.limits.memory_bytes = 8 * MIB;
@@ -86,6 +98,9 @@ fn a_full_tmpfs_ends_the_program_and_not_the_agent() {
 #[test]
 fn the_outside_is_told_of_memory_running_out() {
     use rustix::event::{PollFd, PollFlags, Timespec};
+    if !has_groups() {
+        return;
+    }
     let lab = Lab::new();
     let hog = job(&["hog", "here"]);
     let mut session = lab.open(&hog);
@@ -100,6 +115,9 @@ fn the_outside_is_told_of_memory_running_out() {
 
 #[test]
 fn a_cpu_quota_holds_and_is_measured() {
+    if !has_groups() {
+        return;
+    }
     let mut spin = job(&["spin"]);
     spin.limits.cpu_milli = Some(200);
     spin.assignment.wall_ms = 1000;

@@ -69,6 +69,33 @@ impl Drop for Lab {
     }
 }
 
+/// Whether this user's places are in groups that hold memory and processes and count CPU time. What
+/// must not run without them, a fork bomb above all, says here that it does not.
+pub(crate) fn has_groups() -> bool {
+    static LACKING: OnceLock<Vec<String>> = OnceLock::new();
+    let lacking = LACKING.get_or_init(|| {
+        let session = Lab::new().open(&job(&["pause"]));
+        let groups = ["memory_limit", "process_limit", "cpu_accounting"];
+        let lacking = session.place.layers().iter().filter(|layer| !layer.proven);
+        let lacking = lacking.map(|layer| layer.name.clone()).filter(|name| groups.contains(&name.as_str()));
+        let lacking = lacking.collect();
+        session.place.destroy().unwrap();
+        lacking
+    });
+    if !lacking.is_empty() {
+        skip(
+            "sandbox",
+            &format!("this user has no {}: run as root or in a delegated cgroup", lacking.join(", ")),
+        );
+    }
+    lacking.is_empty()
+}
+
+/// Says that a test does not run, past the test runner's capture.
+pub(crate) fn skip(suite: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {suite}: {reason}");
+}
+
 pub(crate) fn start(state: &Path) -> Launcher {
     let config = LauncherConfig { state_dir: state.to_owned(), ids: None, cgroup_parent: None };
     Launcher::start(agent(), &config).unwrap()
