@@ -91,10 +91,10 @@ impl<O: Operation> Waiting for Handed<O> {
             let reply = self.reply;
             let answer: Answer = Box::new(move |committed| {
                 // A caller that is gone needs no answer.
-                let _ = reply.send(match (result, committed) {
-                    (Ok(_), Err(error)) => Err(error.into()),
-                    // What failed by itself had failed before.
-                    (result, _) => result,
+                let _ = reply.send(match committed {
+                    Ok(()) => result,
+                    // Nor is its own failure told: it may have come of what now never was.
+                    Err(error) => Err(error.into()),
                 });
             });
             (done, answer)
@@ -222,15 +222,20 @@ async fn step(
     }
     let mut context = Context::of(room);
     let (done, answer) = waiting.run(db, &mut context).await;
-    answers.push(answer);
     if done {
         context.keep();
-    } else {
-        execute(db, "ROLLBACK TO SAVEPOINT operation").await?;
+    } else if let Err(error) = execute(db, "ROLLBACK TO SAVEPOINT operation").await {
+        // The engine rolled everything back because of what this one was told: it knows better.
+        answer(Ok(()));
+        return Err(error);
     }
+    answers.push(answer);
     execute(db, "RELEASE SAVEPOINT operation").await
 }
 
 async fn execute(db: &mut Connection, sql: &'static str) -> Result<(), StoreError> {
     sqlx::query(sql).execute(db).await.map_err(failed("writing")).map(drop)
 }
+
+#[cfg(test)]
+mod tests;
