@@ -74,7 +74,8 @@ impl Drop for Lab {
 pub(crate) fn has_groups() -> bool {
     static LACKING: OnceLock<Vec<String>> = OnceLock::new();
     let lacking = LACKING.get_or_init(|| {
-        let session = Lab::new().open(&job(&["pause"]));
+        let lab = Lab::new();
+        let session = lab.open(&job(&["pause"]));
         let groups = ["memory_limit", "process_limit", "cpu_accounting"];
         let lacking = session.place.layers().iter().filter(|layer| !layer.proven);
         let lacking = lacking.map(|layer| layer.name.clone()).filter(|name| groups.contains(&name.as_str()));
