@@ -20,6 +20,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 /// Of each kind.
 const EVALUATIONS: u64 = 10_000;
+/// Claimed and brought to their end at each length of the queue.
+const FINISHED: u64 = 5_000;
+/// What "a long queue" is.
+const BACKLOG: u64 = 100_000;
+/// Claimed and brought to their end with nobody beside it: each waits for its own flushes.
+const ALONE: u64 = 300;
 /// Callers at the same time.
 const CALLERS: u64 = 64;
 /// Leases that one claim takes.
@@ -45,21 +51,30 @@ fn evaluation(n: u64) -> NewEvaluation {
 
 fn report(what: &str, count: u64, took: Duration) {
     println!(
-        "{what:<44} {count:>7} in {:>6.2} s  {:>8.0} /s",
+        "{what:<52} {count:>7} in {:>6.2} s  {:>8.0} /s",
         took.as_secs_f64(),
         count as f64 / took.as_secs_f64()
     );
 }
 
-/// Accepts so many, `each` at a time, by so many callers at once.
-async fn accept(store: &Store, from: u64, each: u64, callers: u64) -> Result<Duration, Failure> {
+#[derive(Clone, Copy)]
+struct Load {
+    count: u64,
+    /// Evaluations in one submission.
+    each: u64,
+    /// At once.
+    callers: u64,
+}
+
+/// Accepts a load whose ids begin at `from`.
+async fn accept(store: &Store, from: u64, load: Load) -> Result<Duration, Failure> {
     let start = Instant::now();
-    let submissions = EVALUATIONS / each;
-    let tasks = (0..callers).map(|caller| {
+    let submissions = load.count / load.each;
+    let tasks = (0..load.callers).map(|caller| {
         let store = store.clone();
         tokio::spawn(async move {
-            for n in (caller..submissions).step_by(usize::try_from(callers)?) {
-                submit(&store, from + n * each, each).await?;
+            for n in (caller..submissions).step_by(usize::try_from(load.callers)?) {
+                submit(&store, from + n * load.each, load.each).await?;
             }
             Ok::<(), Failure>(())
         })
@@ -93,13 +108,17 @@ async fn finish(store: &Store, claimed: Claimed) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn work(store: Store) -> Result<u64, Failure> {
+fn tenure() -> Tenure {
+    Tenure { worker: "bench".to_owned(), now: NOW, ttl: Duration::from_secs(3600) }
+}
+
+/// Claims and finishes so many, `each` at a time.
+async fn work(store: Store, count: u64, each: u32) -> Result<(), Failure> {
     let mut finished = 0;
-    loop {
-        let tenure = Tenure { worker: "bench".to_owned(), now: NOW, ttl: Duration::from_secs(60) };
-        let claimed = store.claim(&tenure, CLAIM).await?;
+    while finished < count {
+        let claimed = store.claim(&tenure(), each).await?;
         if claimed.is_empty() {
-            return Ok(finished);
+            return Err("the queue is empty".into());
         }
         finished += claimed.len() as u64;
         let finishing: Vec<_> = claimed
@@ -113,18 +132,29 @@ async fn work(store: Store) -> Result<u64, Failure> {
             one.await??;
         }
     }
+    Ok(())
 }
 
-async fn claim_latency(store: &Store) -> Result<Duration, Failure> {
+/// What a claim costs, and what it costs to bring evaluations to their end, at this length of queue.
+async fn take(store: &Store, queued: u64) -> Result<(), Failure> {
     let mut times = Vec::new();
-    for _ in 0..50 {
-        let tenure = Tenure { worker: "bench".to_owned(), now: NOW, ttl: Duration::from_secs(60) };
+    for _ in 0..100 {
         let start = Instant::now();
-        store.claim(&tenure, 1).await?;
+        store.claim(&tenure(), 1).await?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    Ok(times[times.len() / 2])
+    let median = times[times.len() / 2];
+    println!("{:<52} {median:>22.2?}", format!("claim of one, median, {queued} queued"));
+    let start = Instant::now();
+    work(store.clone(), ALONE, 1).await?;
+    report(&format!("claimed, started, ended alone, {queued} queued"), ALONE, start.elapsed());
+    let start = Instant::now();
+    for worker in [0, 1].map(|_| tokio::spawn(work(store.clone(), FINISHED / 2, CLAIM))) {
+        worker.await??;
+    }
+    report(&format!("claimed by {CLAIM}, started, ended, {queued} queued"), FINISHED, start.elapsed());
+    Ok(())
 }
 
 #[tokio::main]
@@ -139,23 +169,22 @@ async fn main() -> Result<(), Failure> {
     let (journal, synchronous) = store.durability().await?;
     println!("{}: journal_mode = {journal}, synchronous = {synchronous} (2 is FULL)", dir.display());
 
-    let mut queued = 0;
-    for (what, each, callers) in
-        [("one by one", 1, 1), ("one by one", 1, CALLERS), ("in batches of 100", 100, 4)]
-    {
-        let took = accept(&store, queued, each, callers).await?;
-        queued += EVALUATIONS;
-        report(&format!("accepted {what}, callers: {callers}"), EVALUATIONS, took);
-    }
-    let (what, median) = (format!("claim of one, median, queued: {queued}"), claim_latency(&store).await?);
-    println!("{what:<44} {median:>22.2?}");
-    let start = Instant::now();
-    let workers = [work(store.clone()), work(store.clone())].map(tokio::spawn);
-    let mut finished = 0;
-    for worker in workers {
-        finished += worker.await??;
-    }
-    report(&format!("claimed by {CLAIM}, started and ended"), finished, start.elapsed());
+    let alone = accept(&store, 0, Load { count: ALONE, each: 1, callers: 1 }).await?;
+    report("accepted one by one, 1 caller", ALONE, alone);
+    let load = Load { count: EVALUATIONS, each: 1, callers: CALLERS };
+    report(
+        &format!("accepted one by one, {CALLERS} callers"),
+        EVALUATIONS,
+        accept(&store, ALONE, load).await?,
+    );
+    let queued = ALONE + EVALUATIONS;
+    take(&store, queued).await?;
+    let load = Load { count: BACKLOG, each: 100, callers: 4 };
+    report("accepted in batches of 100, 4 callers", BACKLOG, accept(&store, queued, load).await?);
+    take(&store, BACKLOG).await?;
+    let load = Load { count: EVALUATIONS, each: 1, callers: CALLERS };
+    let took = accept(&store, queued + BACKLOG, load).await?;
+    report(&format!("accepted one by one, {CALLERS} callers, long queue"), EVALUATIONS, took);
     store.close().await;
     std::fs::remove_dir_all(&dir)?;
     Ok(())

@@ -31,6 +31,37 @@ async fn a_queued_one_ends_at_once() {
     t.check().await;
 }
 
+/// It will be ended by whoever takes it: there is nothing to wait for.
+#[tokio::test]
+async fn one_that_is_lost_while_a_cancel_is_pending_is_due_at_once() {
+    let t = TestStore::new().await;
+    let claimed = t.leased(at(0)).await;
+    assert_eq!(cancel(&t, claimed.lease.evaluation, None).await, Cancel::Requested);
+    t.commit(&claimed.lease, lost(&claimed, at(1))).await.expect("is lost");
+    let again = t.claim_one(at(1)).await;
+    assert_eq!((again.lease.attempt, again.cancel), (2, Some(CancelIntent { grace_ms: None })));
+    t.check().await;
+}
+
+#[tokio::test]
+async fn a_claim_and_a_cancel_of_one_moment_agree() {
+    let t = TestStore::new().await;
+    let (tenant, tenure) = (tenant(), crate::support::tenure(at(1)));
+    for _ in 0..20 {
+        let id = t.submit_one(at(0)).await;
+        let (claimed, cancelled) =
+            tokio::join!(t.claim(&tenure, 1), t.request_cancel(&tenant, id, wish(at(1), None)));
+        let claimed = claimed.expect("claims");
+        match cancelled.expect("is there") {
+            Cancel::EndedNow => assert!(claimed.is_empty()),
+            Cancel::Requested => t.run_to_the_end(&claimed[0], at(2), Verdict::Cancelled).await,
+            Cancel::AlreadyTerminal => panic!("nobody else ended it"),
+        }
+        assert_eq!(t.get(&tenant, id).await.expect("is there").state, State::Cancelled);
+    }
+    t.check().await;
+}
+
 #[tokio::test]
 async fn one_that_waits_for_its_next_attempt_ends_at_once() {
     let t = TestStore::new().await;

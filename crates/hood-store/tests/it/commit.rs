@@ -98,6 +98,27 @@ async fn several_transitions_are_one() {
     t.check().await;
 }
 
+/// As after an answer that was not heard: what was written is passed over, what is new is not.
+#[tokio::test]
+async fn what_was_written_and_what_is_new_may_come_together() {
+    let t = TestStore::new().await;
+    let claimed = t.leased(at(0)).await;
+    let start = provisioning(&claimed).start(at(1));
+    t.commit(&claimed.lease, started(&start)).await.expect("starts");
+    let both = Commit {
+        transitions: vec![start.transition, start.evaluation.end(at(2), Verdict::Failed).transition],
+        output: vec![chunk(Stream::Stdout, 0, b"new")],
+        result: Some(RESULT.to_owned()),
+        ..Commit::default()
+    };
+    t.commit(&claimed.lease, both).await.expect("ends");
+    assert_eq!(t.read(claimed.lease.evaluation, Stream::Stdout).await.bytes, b"new");
+    let other_start = provisioning(&claimed).start(at(9));
+    let outcome = t.commit(&claimed.lease, started(&other_start)).await;
+    assert!(matches!(outcome, Err(CommitError::OutOfOrder { .. })), "{outcome:?}");
+    t.check().await;
+}
+
 /// Each of these fails in its last part: what came before it must not stay.
 #[tokio::test]
 async fn of_a_commit_that_fails_nothing_stays() {

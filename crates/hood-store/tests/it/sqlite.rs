@@ -43,6 +43,40 @@ async fn the_directory_and_every_file_in_it_are_their_owners_only() {
 }
 
 #[tokio::test]
+async fn a_directory_that_was_open_to_others_is_closed_to_them() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("opens it");
+    let store = Store::open(StoreConfig::at(dir.path().to_owned())).await.expect("opens");
+    assert_eq!(mode(dir.path()), 0o700);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn commits_are_flushed_before_they_are_answered() {
+    let t = TestStore::new().await;
+    let kept = t.durability().await.expect("answers");
+    assert_eq!(kept, ("wal".to_owned(), 2), "synchronous = FULL, on the connection that writes");
+    t.check().await;
+}
+
+#[tokio::test]
+async fn every_row_that_belongs_to_somebody_says_to_whom() {
+    let t = TestStore::new().await;
+    let mut db = connect(&t.config).await;
+    // The installation's own, and the keys, whose hashes decide who the tenant is.
+    let keys = "SELECT m.name AS of, c.name AS first FROM sqlite_schema m, pragma_table_info(m.name) c \
+         WHERE m.type = 'table' AND c.pk = 1 \
+         AND m.name NOT IN ('schema_migrations', 'counters', 'capacity', 'api_keys')";
+    let keys = sqlx::query(keys).fetch_all(&mut db).await.expect("answers");
+    assert!(keys.len() >= 9, "every table has a key");
+    for key in keys {
+        let (of, first): (String, String) = (key.get("of"), key.get("first"));
+        assert_eq!(first, "tenant", "{of}");
+    }
+    t.check().await;
+}
+
+#[tokio::test]
 async fn the_file_is_as_it_must_be_from_its_first_page() {
     let t = TestStore::new().await;
     let mut db = connect(&t.config).await;
