@@ -412,6 +412,9 @@ static int hog(const char *how) {
         static char block[65536];
         while (write(fd, block, sizeof block) > 0) {}
         printf("full\n");
+        /* Long enough for an agent that can only look now and then. */
+        fflush(stdout);
+        usleep(300000);
         return 0;
     }
     if (!strcmp(how, "buffers")) {
