@@ -179,33 +179,39 @@ async fn deleted_space_goes_back_to_the_file_system() {
     assert!(len < 12 * 1024 * 1024, "{len} bytes");
 }
 
-#[tokio::test]
+/// Looks again and again, and at each moment for some time.
+async fn read_for_ever(config: StoreConfig) {
+    let mut db = connect(&config).await;
+    loop {
+        execute(&mut db, "BEGIN").await;
+        number(&mut db, "SELECT COUNT(*) FROM events").await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        execute(&mut db, "COMMIT").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_bounded_though_somebody_always_reads() {
-    let t = TestStore::new().await;
+    const MIB: u64 = 1024 * 1024;
+    // Of which the log may take a sixteenth: 16 MiB.
+    let t = TestStore::with(|config| {
+        (config.storage_bytes, config.storage_reserve_bytes) = (256 * MIB, 64 * MIB);
+    })
+    .await;
     let (claimed, _) = t.running(at(0)).await;
+    let readers: Vec<_> = (0..4).map(|_| tokio::spawn(read_for_ever(t.config.clone()))).collect();
     let wal = t.config.dir.join("fumehood.db-wal");
-    let piece = vec![1; 2 * 1024 * 1024];
-    let (mut longest, mut readers) = (0, Vec::new());
-    for i in 0..60_u64 {
-        // A new one looks before the one before it has ended: there is no moment without.
-        let mut reader = connect(&t.config).await;
-        execute(&mut reader, "BEGIN").await;
-        number(&mut reader, "SELECT COUNT(*) FROM events").await;
-        readers.push(reader);
-        if readers.len() > 2 {
-            readers.remove(0);
-        }
-        if i % 20 == 19 {
-            readers.clear();
-        }
-        let output = vec![chunk(Stream::Stdout, i * piece.len() as u64, &piece)];
+    let piece = vec![1; MIB as usize];
+    let mut longest = 0;
+    for i in 0..64 {
+        let output = vec![chunk(Stream::Stdout, i * MIB, &piece)];
         t.commit(&claimed.lease, Commit { output, ..Commit::default() }).await.expect("stored");
         longest = longest.max(wal.metadata().expect("is there").len());
     }
-    drop(readers);
-    t.check_writable().await.expect("writes");
-    let now = wal.metadata().expect("is there").len();
-    assert!(longest < 100 * 1024 * 1024, "{longest} bytes");
-    assert!(now < 64 * 1024 * 1024, "{now} bytes of log");
+    for reader in readers {
+        reader.abort();
+    }
+    assert!(longest < 40 * MIB, "{longest} bytes of log");
+    assert_eq!(t.read(claimed.lease.evaluation, Stream::Stdout).await.stored, 64 * MIB);
     t.check().await;
 }
