@@ -198,6 +198,11 @@ async fn bytes(
     Ok(whole)
 }
 
+/// Gathered first, or the engine would rather walk all evaluations by state than sort these.
+const BATCH_COUNTS: &str = "WITH b AS MATERIALIZED \
+     (SELECT state FROM evaluations WHERE tenant = $1 AND batch = $2) \
+     SELECT state, COUNT(*) AS n FROM b GROUP BY state";
+
 pub(crate) async fn batch(
     db: &mut Connection,
     tenant: &Tenant,
@@ -210,20 +215,20 @@ pub(crate) async fn batch(
         .await
         .map_err(failed("reading a batch"))?
         .ok_or(FindError::NotFound)?;
-    // Gathered first, or the engine would rather walk all evaluations by state than sort these.
-    let rows = sqlx::query(
-        "WITH b AS MATERIALIZED (SELECT state FROM evaluations WHERE tenant = $1 AND batch = $2) \
-         SELECT state, COUNT(*) AS n FROM b GROUP BY state",
-    )
-    .bind(tenant.as_str())
-    .bind(id.as_uuid())
-    .fetch_all(db)
-    .await
-    .map_err(failed("reading a batch"))?;
+    let rows = sqlx::query(BATCH_COUNTS)
+        .bind(tenant.as_str())
+        .bind(id.as_uuid())
+        .fetch_all(db)
+        .await
+        .map_err(failed("reading a batch"))?;
     let counts = rows.iter().map(|row| Ok((state(row)?, number(row, "n")?)));
     let counts = counts.collect::<Result<_, StoreError>>()?;
     Ok(BatchRecord { id, created_at: moment(&row, "created_at")?, counts })
 }
+
+/// The tenant as an expression, or the engine would rather sort the queue than walk it by age.
+const OLDEST: &str = "SELECT id, queued_at FROM evaluations WHERE state = 'queued' AND tenant || '' = $1 \
+     ORDER BY queued_at LIMIT 1";
 
 pub(crate) async fn queue(db: &mut Connection, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
     let rows = sqlx::query(
@@ -239,15 +244,11 @@ pub(crate) async fn queue(db: &mut Connection, tenant: &Tenant) -> Result<QueueR
     if !depth.iter().any(|(state, ..)| *state == State::Queued) {
         return Ok(QueueRecord { depth, oldest: None });
     }
-    // The tenant as an expression, or the engine would rather sort the queue than walk it by age.
-    let oldest = sqlx::query(
-        "SELECT id, queued_at FROM evaluations WHERE state = 'queued' AND tenant || '' = $1 \
-         ORDER BY queued_at LIMIT 1",
-    )
-    .bind(tenant.as_str())
-    .fetch_optional(db)
-    .await
-    .map_err(failed("reading the queue"))?;
+    let oldest = sqlx::query(OLDEST)
+        .bind(tenant.as_str())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("reading the queue"))?;
     let oldest = oldest.map(|row| -> Result<(EvaluationId, Timestamp), StoreError> {
         Ok((EvaluationId::from_uuid(get(&row, "id")?), moment(&row, "queued_at")?))
     });
@@ -267,4 +268,22 @@ pub(crate) async fn capacity(db: &mut Connection) -> Result<Option<CapacityRecor
         })
     })
     .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    //! White box: what the engine plans to do, however many evaluations there are.
+
+    use super::*;
+    use crate::testing::{memory, plan};
+
+    #[tokio::test]
+    async fn counts_and_the_oldest_are_read_from_their_own_index() {
+        let mut db = memory().await;
+        let batch = plan(&mut db, BATCH_COUNTS).await;
+        assert!(batch.contains("SEARCH evaluations USING INDEX evaluations_batch"), "{batch}");
+        let oldest = plan(&mut db, OLDEST).await;
+        assert!(oldest.contains("USING INDEX evaluations_queued"), "{oldest}");
+        assert!(!oldest.contains("TEMP B-TREE"), "{oldest}");
+    }
 }
