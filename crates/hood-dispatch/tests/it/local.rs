@@ -138,10 +138,11 @@ async fn a_program_runs_and_its_bytes_come_back() {
         (Verdict::Succeeded, &b"out\n"[..], &b"err\n"[..])
     );
     let usage = heard.seen.expect("seen").usage;
-    assert!(
-        usage.wall_us > Some(0) && usage.cpu_user_us > Some(0) && usage.memory_peak_bytes > Some(0),
-        "{usage:?}"
-    );
+    assert!(usage.wall_us > Some(0), "{usage:?}");
+    // Counted by groups, which an ordinary user may not have.
+    if rustix::process::geteuid().is_root() {
+        assert!(usage.cpu_user_us > Some(0) && usage.memory_peak_bytes > Some(0), "{usage:?}");
+    }
     bench.close().await;
 }
 

@@ -328,6 +328,7 @@ impl Session {
                 Ok(0) => return None,
                 Ok(count) => self.reader.push(&buffer[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("the agent is silent: {error}"),
             }
         }

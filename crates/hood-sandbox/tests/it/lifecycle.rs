@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hood_wire::agent::{EarlyEnd, Exit, HostFrame, KillCause, OnOutputLimit, Stage, Stream};
 
-use crate::harness::{Lab, MIB, eventually, job, run};
+use crate::harness::{Lab, MIB, eventually, has_groups, job, run};
 
 #[test]
 fn tells_exit_codes_and_signals_apart() {
@@ -66,6 +66,9 @@ fn says_at_which_step_a_program_did_not_start() {
 
 #[test]
 fn inputs_are_paid_for_by_the_program() {
+    if !has_groups() {
+        return;
+    }
     let mut job = job(&["exit", "0"]);
     job.limits.memory_bytes = 4 * MIB;
     job.files = vec![(b"large".to_vec(), vec![1; 8 * MIB as usize], false)];
