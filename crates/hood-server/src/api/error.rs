@@ -130,7 +130,8 @@ fn shortened_field(error: &FieldError) -> FieldError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.is_disk_full() {
-            let detail = "the disk beneath the server's data is full; it goes on by itself once there is room";
+            let detail =
+                "the disk beneath the server's data is full; it goes on by itself once there is room";
             return Self::new(ErrorCode::StorageFull, detail).retry_after(RETRY_STORAGE);
         }
         Self::internal(error)
