@@ -114,7 +114,9 @@ fn wall_time_ends_in_term_then_grace_then_kill() {
     let done = lab.run(&spinning);
     assert_eq!(done.exit(), Exit::Signal(9));
     // The machine may be busy with others; that it is measured at all is the point.
-    assert!(done.sample.user_us > Some(20_000), "{:?}", done.sample);
+    if has_groups() {
+        assert!(done.sample.user_us > Some(20_000), "{:?}", done.sample);
+    }
 }
 
 #[test]
