@@ -80,3 +80,24 @@ impl<'r> Context<'r> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! White box: from outside one sees the log only after it was folded.
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_takes_as_much_again_in_the_log() {
+        let mut room = Room { used_bytes: 100, ..Room::default() };
+        let mut first = Context::of(&mut room);
+        assert!(first.fits(50, 200) && !first.fits(51, 200), "to the byte");
+        first.grow(30);
+        assert!(first.fits(20, 200) && !first.fits(21, 200), "its own counts at once");
+        first.keep();
+        let mut undone = Context::of(&mut room);
+        undone.grow(20);
+        drop(undone);
+        assert!(Context::of(&mut room).fits(20, 200), "what was undone counts no more");
+    }
+}

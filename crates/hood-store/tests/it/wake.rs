@@ -35,6 +35,19 @@ async fn what_is_queued_after_the_subscription_wakes_though_nobody_polled_yet() 
 }
 
 #[tokio::test]
+async fn an_end_in_the_queue_is_hinted_at() {
+    let t = TestStore::new().await;
+    let ids = [t.submit_one(at(0)).await, t.submit_one(at(1)).await];
+    let [mut cancelled, mut given_up] = ids.map(|id| t.wake().watch(id));
+    t.request_cancel(&tenant(), ids[0], wish(at(2), None)).await.expect("is there");
+    soon(cancelled.changed()).await;
+    assert!(is_pending(given_up.changed()));
+    assert_eq!(t.expire_queued(at(1), at(3), 10, "\"given up\"").await.expect("gives up"), 1);
+    soon(given_up.changed()).await;
+    t.check().await;
+}
+
+#[tokio::test]
 async fn each_change_of_an_evaluation_is_hinted_at() {
     let t = TestStore::new().await;
     let id = t.submit_one(at(0)).await;
