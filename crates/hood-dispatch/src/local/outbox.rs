@@ -82,8 +82,16 @@ impl Outbox {
                 Step::Acknowledged(report) => return self.acknowledge(report),
             }
         }
-        self.end = None;
-        Turn::Abandoned
+        self.unread().unwrap_or_else(|| {
+            self.end = None;
+            Turn::Abandoned
+        })
+    }
+
+    /// What the worker acknowledged before it went, and nobody has looked at.
+    pub(super) fn unread(&mut self) -> Option<Turn> {
+        let acknowledged = *self.end.as_ref()?.acknowledged.borrow();
+        (acknowledged > self.acknowledged).then(|| self.acknowledge(acknowledged))
     }
 
     async fn step(&mut self) -> Option<Step> {

@@ -236,6 +236,10 @@ impl Live {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Attach { after, reply } => {
+                // Of the worker before this one, which may have acknowledged something just now.
+                if let Some(turn) = self.outbox.unread() {
+                    self.turned(turn);
+                }
                 self.orphaned_at = None;
                 // A worker that is gone again is noticed as any other.
                 let _ = reply.send(self.outbox.attach(after));
