@@ -23,6 +23,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
         "hood-server",
         &["hood-core", "hood-wire", "hood-sandbox", "hood-store", "hood-client", "hood-dispatch"],
     ),
+    ("hood-testkit", &[]),
     ("hood-bench", &["hood-client", "hood-wire"]),
     ("xtask", &[]),
 ];
