@@ -3,6 +3,7 @@
 
 mod logs;
 pub mod metrics;
+pub mod traces;
 
 pub use logs::{TelemetryError, init_logs};
 pub use metrics::Metrics;

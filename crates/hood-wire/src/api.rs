@@ -30,5 +30,8 @@ pub use submission::{
 /// Header that makes a submission safe to send again.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
+/// Header with the W3C trace context of whoever asks.
+pub const TRACEPARENT: &str = "traceparent";
+
 /// Header under which every answer carries its request's id.
 pub const REQUEST_ID: &str = "x-request-id";

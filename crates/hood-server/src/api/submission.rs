@@ -4,7 +4,7 @@
 use axum::http::HeaderMap;
 use hood_core::{BatchId, EvaluationId, Timestamp};
 use hood_store::{Accepted, Idempotency, NewEvaluation, NewSubmission};
-use hood_wire::api::IDEMPOTENCY_KEY;
+use hood_wire::api::{IDEMPOTENCY_KEY, TRACEPARENT};
 use serde::Serialize;
 
 use super::admission::Admitted;
@@ -12,8 +12,7 @@ use super::error::ApiError;
 use super::guard::Caller;
 use super::state::ApiState;
 use crate::telemetry::metrics::{SubmissionOutcome, record_submissions};
-
-const TRACEPARENT: &str = "traceparent";
+use crate::telemetry::traces::is_traceparent;
 
 /// What the headers of a submission say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,19 +55,6 @@ impl SubmissionHeaders {
         serde_json::to_writer(&mut hasher, body).map_err(ApiError::internal)?;
         Ok(Some(Idempotency { key: key.clone(), fingerprint: *hasher.finalize().as_bytes() }))
     }
-}
-
-/// W3C trace context, version 00: `00-TRACE-SPAN-FLAGS` in lowercase hexadecimal, ids not zero.
-fn is_traceparent(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let lengths = [2, 32, 16, 2].map(|length| {
-        parts.next().filter(|part| {
-            part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        })
-    });
-    let zero = |part: &str| part.bytes().all(|b| b == b'0');
-    parts.next().is_none()
-        && matches!(lengths, [Some("00"), Some(trace), Some(span), Some(_)] if !zero(trace) && !zero(span))
 }
 
 /// An id for this moment. The time within the millisecond goes before the randomness (RFC 9562,
@@ -160,22 +146,6 @@ pub(crate) async fn off_thread<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trace_context_is_taken_only_if_it_is_one() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for wrong in [
-            "",
-            "00",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-        ] {
-            assert!(!is_traceparent(wrong), "{wrong}");
-        }
-    }
 
     #[test]
     fn ids_sort_by_the_microsecond_that_they_were_made_in() {

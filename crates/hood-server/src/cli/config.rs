@@ -70,7 +70,7 @@ fn show(global: &Global, origin: bool, format: Format) -> Result<Exit, Failure> 
             let Entry { key, value, origin, note } = entry;
             serde_json::to_value(ShownEntry {
                 key: key.name,
-                value,
+                value: &key.shown(value),
                 origin: origin.to_string(),
                 note: note.as_deref(),
             })
@@ -89,7 +89,7 @@ fn show(global: &Global, origin: bool, format: Format) -> Result<Exit, Failure> 
             lines.push(format!("\n{}", style.bold(&format!("[{head}]"))));
             section = head;
         }
-        let value = Text::line(&entry.value.to_string());
+        let value = Text::line(&entry.key.shown(&entry.value).to_string());
         let comment = if origin { style.dim(&format!("  # {}", said(entry))) } else { String::new() };
         lines.push(format!("{name} = {value}{comment}"));
     }

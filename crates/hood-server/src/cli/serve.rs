@@ -65,6 +65,8 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     let loaded = args.load(global)?;
     telemetry::init_logs(&loaded.config.log, colours_wanted())
         .map_err(|error| Failure::new("cannot set up logging").because(error))?;
+    let _exporting = telemetry::traces::export(loaded.config.telemetry.otlp_endpoint.expose(), "serve")
+        .map_err(|error| Failure::new("cannot export spans").because(error))?;
     loaded.warnings.iter().for_each(|warning| warn(warning));
     let mut interrupts = Interrupts::listen()?;
     let mut running = tokio::select! {

@@ -87,7 +87,7 @@ pub(super) fn values(entries: &[Entry]) -> Vec<Finding> {
     let wrong = entries.iter().filter(|entry| !entry.key.takes(&entry.value));
     wrong
         .map(|entry| {
-            let problem = format!("is {}", entry.value);
+            let problem = format!("is {}", entry.key.shown(&entry.value));
             Finding::of(entry, problem, format!("allowed is {}", entry.key.allowed()))
         })
         .collect()

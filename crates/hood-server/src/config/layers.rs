@@ -17,6 +17,9 @@ const CLIENT_VARIABLES: [&str; 4] =
 
 const PREFIX: &str = "FUMEHOOD_";
 
+/// Variables that other programs know too, and the keys that they set unless ours does.
+const SHARED_VARIABLES: [(&str, &str); 1] = [("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint")];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     Default,
@@ -77,7 +80,10 @@ impl Sources {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         };
-        let environment = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with(PREFIX));
+        let ours = |name: &str| {
+            name.starts_with(PREFIX) || SHARED_VARIABLES.iter().any(|(shared, _)| *shared == name)
+        };
+        let environment = std::env::vars_os().filter_map(text).filter(|(name, _)| ours(name));
         Self { file, usual_file: true, environment: environment.collect(), flags: Vec::new() }
     }
 
@@ -126,7 +132,13 @@ impl Sources {
             }
         }
         let mut warnings = Vec::new();
-        for (name, value) in &self.environment {
+        for (shared, key) in SHARED_VARIABLES {
+            let value = self.environment.iter().find(|(name, _)| name == shared);
+            if let (Some((name, value)), Some(key)) = (value, Key::find(key)) {
+                put(key, key.read(value), Origin::Environment(name.clone()));
+            }
+        }
+        for (name, value) in self.environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
             if let Some(key) = KEYS.iter().find(|key| key.variable() == *name) {
                 put(key, key.read(value), Origin::Environment(name.clone()));
             } else if !CLIENT_VARIABLES.contains(&name.as_str()) && !is_service_link(name) {

@@ -15,7 +15,8 @@ Flags win over environment variables, those over the file, the file over the def
 - **Flags**: `--data-dir`, those of `fumehood serve` (`--listen`, `--places`, `--policy`), and `--set KEY=VALUE`
   for any key, in every command.
 - **Environment**: `FUMEHOOD_` and the key in capitals, with `_` for the dot: `FUMEHOOD_WORKER_PLACES=200`.
-  Lists are separated by commas. A variable that sets nothing is warned of.
+  Lists are separated by commas. A variable that sets nothing is warned of. `OTEL_EXPORTER_OTLP_ENDPOINT` counts too,
+  below ours.
 - **File**: the one that `--config` or `FUMEHOOD_CONFIG` names, which must be there; otherwise
   `/etc/fumehood/config.toml` for root, and `$XDG_CONFIG_HOME/fumehood/config.toml` (usually
   `~/.config/fumehood/config.toml`) for others, if it is there. It is TOML and needs only the keys that it changes;

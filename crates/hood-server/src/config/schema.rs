@@ -39,6 +39,10 @@ pub enum Kind {
     IdRange,
     Filter,
     OneOf(&'static [&'static str]),
+    /// With one of these schemes, or empty for none. Its password is not shown.
+    Url(&'static [&'static str]),
+    /// Empty for none. Never shown.
+    Secret,
 }
 
 /// TOML has no larger integer.
@@ -127,6 +131,7 @@ pub const KEYS: &[Key] = &[
     key("environments.build_on_demand", Kind::Flag),
     key("log.filter", Kind::Filter),
     key("log.format", Kind::OneOf(&["text", "json"])),
+    key("telemetry.otlp_endpoint", Kind::Url(&["http", "https"])),
 ];
 
 impl Key {
@@ -177,6 +182,18 @@ impl Key {
                 text.is_some_and(|text| tracing_subscriber::EnvFilter::builder().parse(text).is_ok())
             }
             Kind::OneOf(choices) => text.is_some_and(|text| choices.contains(&text)),
+            Kind::Url(schemes) => text.is_some_and(|text| text.is_empty() || is_url(text, schemes)),
+            Kind::Secret => text.is_some(),
+        }
+    }
+
+    /// The value as people and logs may see it.
+    pub fn shown(&self, value: &toml::Value) -> toml::Value {
+        let as_text = |text: String| toml::Value::String(text);
+        match (self.kind, value.as_str()) {
+            (Kind::Url(_), Some(text)) => as_text(without_password(text)),
+            (Kind::Secret, Some(text)) if !text.is_empty() => as_text(HIDDEN.to_owned()),
+            _ => value.clone(),
         }
     }
 
@@ -185,6 +202,34 @@ impl Key {
         let auto = if self.auto { ", or \"auto\"" } else { "" };
         format!("{}{auto}", self.kind)
     }
+}
+
+/// In place of what nobody is shown.
+const HIDDEN: &str = "***";
+
+fn is_url(text: &str, schemes: &[&str]) -> bool {
+    let named = |(scheme, rest): (&str, &str)| {
+        schemes.contains(&scheme) && !rest.is_empty() && !rest.starts_with('/')
+    };
+    !text.contains(|c: char| c.is_whitespace() || c.is_control()) && text.split_once("://").is_some_and(named)
+}
+
+/// The URL with what stands between `:` and `@` hidden, and what its query may hold as well.
+pub(super) fn without_password(url: &str) -> String {
+    let (url, query) = match url.split_once('?') {
+        Some((url, _)) => (url, format!("?{HIDDEN}")),
+        None => (url, String::new()),
+    };
+    let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
+            None => authority.to_owned(),
+        },
+        None => authority.to_owned(),
+    };
+    format!("{scheme}://{authority}{path}{query}")
 }
 
 impl fmt::Display for Kind {
@@ -207,6 +252,37 @@ impl fmt::Display for Kind {
                 let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
                 f.write_str(&quoted.join(" or "))
             }
+            Self::Url(schemes) => {
+                let forms: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://…")).collect();
+                write!(f, "{}, or \"\" for none", forms.join(" or "))
+            }
+            Self::Secret => f.write_str("a text, or \"\" for none"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_url, without_password};
+
+    #[test]
+    fn a_url_is_shown_without_what_is_secret_in_it() {
+        for (url, shown) in [
+            ("postgres://hood:se@cr:et@db.example:5432/hood", "postgres://hood:***@db.example:5432/hood"),
+            ("postgres://hood@db/hood?password=x", "postgres://hood@db/hood?***"),
+            ("redis://:secret@cache/0", "redis://:***@cache/0"),
+            ("http://collector:4318", "http://collector:4318"),
+            ("nonsense", "***"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+
+    #[test]
+    fn a_url_has_one_of_the_schemes_and_a_host() {
+        assert!(is_url("http://a", &["http"]));
+        for wrong in ["", "a", "http://", "http:///x", "https://a", "http://a b", "HTTP://a"] {
+            assert!(!is_url(wrong, &["http"]), "{wrong}");
         }
     }
 }

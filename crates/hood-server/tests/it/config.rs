@@ -57,6 +57,30 @@ fn origin(loaded: &Loaded, key: &str) -> Origin {
 }
 
 #[test]
+fn the_collectors_usual_variable_counts_below_ours() {
+    let usual = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://usual:4318");
+    let loaded = load(&Sources::default().with_environment(&[usual]));
+    assert_eq!(loaded.config.telemetry.otlp_endpoint.expose(), "http://usual:4318");
+    assert_eq!(origin(&loaded, "telemetry.otlp_endpoint"), Origin::Environment(usual.0.to_owned()));
+    let ours = ("FUMEHOOD_TELEMETRY_OTLP_ENDPOINT", "http://ours:4318");
+    let loaded = load(&Sources::default().with_environment(&[ours, usual]));
+    assert_eq!(loaded.config.telemetry.otlp_endpoint.expose(), "http://ours:4318");
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn what_is_secret_in_a_url_is_in_no_message() {
+    let mut sources = Sources::default();
+    sources.set("telemetry.otlp_endpoint", "http://user:sesame@collector:4318", "--set");
+    let loaded = load(&sources);
+    assert!(!format!("{:?}", loaded.config).contains("sesame"));
+    sources.set("telemetry.otlp_endpoint", "ftp://user:sesame@collector", "--set");
+    let found = findings(&sources);
+    assert!(found[0].to_string().contains("allowed is http://… or https://…"), "{}", found[0]);
+    assert!(!found[0].to_string().contains("sesame"));
+}
+
+#[test]
 fn the_default_file_read_as_a_file_changes_nothing() {
     let defaults = load(&Sources::default());
     let written = Written::new(DEFAULT_FILE);

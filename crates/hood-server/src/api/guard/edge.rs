@@ -7,31 +7,60 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
-use hood_wire::api::REQUEST_ID;
+use hood_wire::api::{REQUEST_ID, TRACEPARENT};
 use tracing::Instrument;
 
 use super::request_id::RequestId;
 use crate::api::error::{ApiError, PROBLEM_JSON};
 use crate::telemetry::metrics;
+use crate::telemetry::traces::{Part, Trace, trace_id};
 
 /// For answers that say nothing else: nothing here is a page, so nothing may be loaded or framed.
 const NO_CONTENT_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-pub(crate) async fn observe(request: Request, next: Next) -> Response<Body> {
+pub(crate) async fn observe(mut request: Request, next: Next) -> Response<Body> {
     let began = Instant::now();
     let id = RequestId::of(request.headers(), rand::random());
     let method = known_method(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let span =
-        tracing::info_span!("http.request", request.id = %id, http.method = method, http.route = route);
+    let trace = traced(&mut request, method, &route, &id);
+    let span = tracing::info_span!(
+        "http.request",
+        request.id = %id,
+        http.method = method,
+        http.route = route,
+        trace.id = request.headers().get(TRACEPARENT).and_then(|sent| trace_id(sent.to_str().ok()?)),
+    );
     async move {
         let mut response = next.run(request).await;
         finish(&mut response, &id);
         record(&response, method, route, began);
+        if let Some(trace) = trace {
+            trace.note("http.response.status_code", i64::from(response.status().as_u16()));
+            if response.status().is_server_error() {
+                trace.fail(response.status().as_str().to_owned());
+            }
+        }
         response
     }
     .instrument(span)
     .await
+}
+
+/// The span of one request, put in place of what the client sent: what is accepted belongs beneath it.
+/// What asks for the server's own state is no part of anybody's trace.
+fn traced(request: &mut Request, method: &'static str, route: &str, id: &RequestId) -> Option<Trace> {
+    if !route.starts_with("/v1/") {
+        return None;
+    }
+    let parent = request.headers().get(TRACEPARENT).and_then(|sent| sent.to_str().ok());
+    let trace = Trace::begin(format!("{method} {route}"), Part::Server, parent);
+    let context = trace.traceparent().and_then(|context| HeaderValue::from_str(&context).ok())?;
+    request.headers_mut().insert(TRACEPARENT, context);
+    trace.note("http.request.method", method);
+    trace.note("http.route", route.to_owned());
+    trace.note("request.id", id.as_str().to_owned());
+    Some(trace)
 }
 
 /// The method as a metric's label: a made-up one must not make a series.
