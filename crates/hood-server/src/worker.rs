@@ -6,25 +6,26 @@ mod attempt;
 mod dice;
 mod evidence;
 mod leases;
+mod means;
 mod pulse;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use hood_core::plan::PolicyMode;
 use hood_core::retry::RetryPolicy;
-use hood_dispatch::Dispatch;
-use hood_store::{Claimed, Lapsed, Store, StoreError, Tenure};
+use hood_store::{Claimed, Lapsed, StoreError, Tenure};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
 use crate::document;
 use crate::health::Health;
 use crate::worker::leases::Leases;
 
 pub use dice::{Dice, ThreadDice};
+pub use means::{Ledger, Means, Spawner, TokioSpawner};
 pub use pulse::Pulse;
 
 /// How long a worker with free places sleeps when nothing wakes it: the bus is a hint, and what is
@@ -52,22 +53,10 @@ pub struct WorkerConfig {
     pub policy: PolicyMode,
 }
 
-/// What a worker works with: everything of the world that it touches.
-#[derive(Clone, Debug)]
-pub struct Means {
-    pub store: Store,
-    pub dispatch: Arc<dyn Dispatch>,
-    pub clock: Arc<dyn Clock>,
-    pub dice: Arc<dyn Dice>,
-}
-
 /// What every part of the worker shares.
 #[derive(Debug)]
 struct Shared {
-    store: Store,
-    dispatch: Arc<dyn Dispatch>,
-    clock: Arc<dyn Clock>,
-    dice: Arc<dyn Dice>,
+    means: Means,
     health: Health,
     config: WorkerConfig,
     leases: Leases,
@@ -86,11 +75,10 @@ pub struct Worker {
 impl Worker {
     /// `health` is told what the worker holds and when it last finished something.
     pub fn new(means: Means, health: Health, config: WorkerConfig) -> Self {
-        let Means { store, dispatch, clock, dice } = means;
         let permits = Arc::new(Semaphore::new(config.places as usize));
         let (leases, pulse) = (Leases::default(), Pulse::default());
         let freed = Notify::new();
-        let shared = Shared { store, dispatch, clock, dice, health, config, leases, permits, freed, pulse };
+        let shared = Shared { means, health, config, leases, permits, freed, pulse };
         Self { shared: Arc::new(shared), attempts: TaskTracker::new() }
     }
 
@@ -115,9 +103,14 @@ impl Worker {
     /// Works until told to stop, then drains: nothing new is leased, what runs has the drain time
     /// to end, and the rest is left for a successor to find.
     pub async fn run(self, stop: CancellationToken) {
-        let renewals = tokio::spawn(leases::keep(Arc::clone(&self.shared)));
+        let means = &self.shared.means;
+        // Leases are kept for as long as this runs, and not a moment longer, however it ends.
+        let working = CancellationToken::new();
+        let keep = leases::keep(Arc::clone(&self.shared));
+        means.spawner.spawn(working.clone().run_until_cancelled_owned(keep).map(drop).boxed());
+        let _until_gone = working.drop_guard();
         while !stop.is_cancelled() {
-            let wake = self.shared.store.wake().work();
+            let wake = means.store.work();
             let looked = self.round().await;
             self.shared.pulse.beat(looked.as_ref().err());
             let pause = match looked {
@@ -130,18 +123,22 @@ impl Worker {
             };
             if !pause.is_zero() {
                 tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
                     () = wake => {}
                     () = self.shared.freed.notified() => {}
-                    () = tokio::time::sleep(pause) => {}
-                    () = stop.cancelled() => {}
+                    () = means.clock.sleep(pause) => {}
                 }
             }
         }
         self.attempts.close();
-        if tokio::time::timeout(self.shared.config.drain, self.attempts.wait()).await.is_err() {
-            tracing::warn!(attempts = self.attempts.len(), "still running at the end of the drain time");
+        tokio::select! {
+            biased;
+            () = self.attempts.wait() => {}
+            () = means.clock.sleep(self.shared.config.drain) => {
+                tracing::warn!(attempts = self.attempts.len(), "still running at the end of the drain time");
+            }
         }
-        renewals.abort();
     }
 
     /// One look at the queue. True where more may be waiting.
@@ -150,7 +147,7 @@ impl Worker {
         self.reclaim(Lapsed::Expired).await?;
         self.give_up_on_the_oldest().await?;
         let free = shared.permits.available_permits();
-        if free == 0 || shared.dispatch.capacity().capacity.places == 0 {
+        if free == 0 || shared.means.dispatch.capacity().capacity.places == 0 {
             return Ok(false);
         }
         // Taken before the leases are, so that no lease is ever held for want of a place.
@@ -158,7 +155,7 @@ impl Worker {
         let Ok(mut permits) = Arc::clone(&shared.permits).try_acquire_many_owned(wanted) else {
             return Ok(true);
         };
-        let claimed = shared.store.claim(&self.tenure(), wanted).await?;
+        let claimed = shared.means.store.claim(&self.tenure(), wanted).await?;
         let more = claimed.len() == free;
         for claimed in claimed {
             self.begin(claimed, attempt::Entry::Fresh, permits.split(1));
@@ -167,13 +164,13 @@ impl Worker {
     }
 
     fn tenure(&self) -> Tenure {
-        let Shared { config, clock, .. } = &*self.shared;
-        Tenure { worker: config.name.clone(), now: clock.now(), ttl: config.lease_ttl }
+        let Shared { config, means, .. } = &*self.shared;
+        Tenure { worker: config.name.clone(), now: means.clock.now(), ttl: config.lease_ttl }
     }
 
     async fn reclaim(&self, which: Lapsed) -> Result<usize, StoreError> {
         let shared = &self.shared;
-        let claimed = shared.store.reclaim(&self.tenure(), SWEEP_MAX, which).await?;
+        let claimed = shared.means.store.reclaim(&self.tenure(), SWEEP_MAX, which).await?;
         let count = claimed.len();
         for claimed in claimed {
             self.begin(claimed, attempt::Entry::TakenOver, None);
@@ -184,12 +181,12 @@ impl Worker {
     /// Ends what waited longer than `queue_ttl`, with the reason why nothing took it.
     async fn give_up_on_the_oldest(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let now = shared.clock.now();
+        let now = shared.means.clock.now();
         let micros = i64::try_from(shared.config.queue_ttl.as_micros()).unwrap_or(i64::MAX);
         let older_than = hood_core::Timestamp::from_micros(now.as_micros().saturating_sub(micros));
-        let given_up = evidence::given_up(&shared.dispatch.capacity().capacity, shared.config.policy);
+        let given_up = evidence::given_up(&shared.means.dispatch.capacity().capacity, shared.config.policy);
         let result = document::to_json(&given_up);
-        let given_up = shared.store.expire_queued(older_than, now, SWEEP_MAX, &result).await?;
+        let given_up = shared.means.store.expire_queued(older_than, now, SWEEP_MAX, &result).await?;
         if given_up > 0 {
             tracing::warn!(evaluations = given_up, "given up on after queue_ttl");
         }
@@ -199,7 +196,7 @@ impl Worker {
     fn begin(&self, claimed: Claimed, entry: attempt::Entry, permit: Option<OwnedSemaphorePermit>) {
         let shared = Arc::clone(&self.shared);
         let held = shared.leases.hold(claimed.lease.clone(), claimed.cancel);
-        self.attempts.spawn(async move {
+        let attempt = async move {
             let permits = Arc::clone(&shared.permits);
             // A suspect attempt runs with nothing beside it. It gives its own place back first, or
             // two of them would wait for each other.
@@ -212,7 +209,8 @@ impl Worker {
             drop(permit);
             shared.freed.notify_one();
             shared.count_leases();
-        });
+        };
+        self.shared.means.spawner.spawn(self.attempts.track_future(attempt).boxed());
         self.shared.count_leases();
     }
 }

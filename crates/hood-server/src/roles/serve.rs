@@ -26,7 +26,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::document;
 use crate::health::Health;
-use crate::worker::{Means, ThreadDice, Worker, WorkerConfig};
+use crate::worker::{Means, ThreadDice, TokioSpawner, Worker, WorkerConfig};
 
 /// Between two looks at whether the offer has changed.
 const OFFER_INTERVAL: Duration = Duration::from_millis(500);
@@ -104,8 +104,13 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         tokio::spawn(keep_offering(store.clone(), local.clone(), config.clone(), Arc::clone(&clock)));
 
     let health = Health::default();
-    let means =
-        Means { store: store.clone(), dispatch, clock: Arc::clone(&clock), dice: Arc::new(ThreadDice) };
+    let means = Means {
+        store: Arc::new(store.clone()),
+        dispatch,
+        clock: Arc::clone(&clock),
+        dice: Arc::new(ThreadDice),
+        spawner: Arc::new(TokioSpawner),
+    };
     let worker = Worker::new(means, health.clone(), worker_config(config));
     let stop_intake = CancellationToken::new();
     let taken_over = if options.purpose == Purpose::Look {

@@ -55,7 +55,7 @@ pub(super) async fn run(shared: &Shared, claimed: Claimed, held: Held, entry: En
         Err(reason) => attempt.lose(&Lost::ours(reason)).await,
     };
     if let Err(Stop::Refused(error)) = ended {
-        shared.dispatch.cancel(key, Duration::ZERO);
+        shared.means.dispatch.cancel(key, Duration::ZERO);
         ended = attempt.lose(&Lost::ours(error.to_string())).await;
     }
     match ended {
@@ -141,15 +141,17 @@ impl Attempt<'_> {
                 };
                 let mut told = self.held.told.clone();
                 tokio::select! {
-                    opened = self.shared.dispatch.execute(order) => opened,
+                    biased;
                     () = stopped(&mut told) => {
-                        self.shared.dispatch.cancel(self.key, Duration::ZERO);
+                        // A place whose lease was lost is its new holder's, who may be running it.
                         self.check_lease()?;
+                        self.shared.means.dispatch.cancel(self.key, Duration::ZERO);
                         return self.cancel_early().await;
                     }
+                    opened = self.shared.means.dispatch.execute(order) => opened,
                 }
             }
-            Entry::TakenOver => self.shared.dispatch.attach(self.key, token, 0).await,
+            Entry::TakenOver => self.shared.means.dispatch.attach(self.key, token, 0).await,
         };
         match opened {
             Ok(link) => self.follow(link, &assignment, accepted).await,
@@ -167,7 +169,7 @@ impl Attempt<'_> {
 
     fn plan(&self, accepted: &Accepted) -> Result<Assignment, Refusal> {
         let demand = Demand { limits: accepted.limits, class: ExecutorClass::Cpu };
-        let catalogue = self.shared.dispatch.capacity();
+        let catalogue = self.shared.means.dispatch.capacity();
         let Some(environment) = catalogue.environment(&accepted.environment) else {
             let reason = format!("environment `{}` is no longer offered", accepted.environment);
             return Err(Refusal { code: RefusalCode::NoEnvironment, reason });
@@ -186,7 +188,7 @@ impl Attempt<'_> {
         told.mark_changed();
         loop {
             let report = tokio::select! {
-                report = link.next() => report,
+                biased;
                 Ok(()) = told.changed() => {
                     let Told { cancel, lost } = *told.borrow_and_update();
                     if lost {
@@ -194,10 +196,11 @@ impl Attempt<'_> {
                     }
                     if let Some(intent) = cancel {
                         let grace = intent.grace_ms.map_or(accepted.conduct.grace, Duration::from_millis);
-                        self.shared.dispatch.cancel(self.key, grace);
+                        self.shared.means.dispatch.cancel(self.key, grace);
                     }
                     continue;
                 }
+                report = link.next() => report,
             };
             let Some(report) = report else {
                 let reason = "the place went silent before its last word".to_owned();
@@ -263,7 +266,7 @@ impl Attempt<'_> {
     /// The place is ready: `running` is written before the program's first instruction.
     fn release(&mut self, commit: &mut Commit, assignment: &Assignment, digest: String) {
         if let AnyEvaluation::Provisioning(evaluation) = self.evaluation {
-            let now = self.shared.clock.now();
+            let now = self.shared.means.clock.now();
             let step = evaluation.start(now);
             commit.transitions.push(step.transition);
             let decision = decision_document(assignment, Some(&digest), now);
@@ -288,7 +291,7 @@ impl Attempt<'_> {
         verdict: Verdict,
         result: &ResultDocument,
     ) -> Result<(), Stop> {
-        let now = self.shared.clock.now();
+        let now = self.shared.means.clock.now();
         let step = match self.evaluation {
             AnyEvaluation::Provisioning(evaluation) => evaluation.end(now, verdict),
             AnyEvaluation::Running(evaluation) => evaluation.end(now, verdict),
@@ -310,7 +313,7 @@ impl Attempt<'_> {
     }
 
     async fn lose_as(&mut self, early: Loss, lost: &Lost<'_>) -> Result<(), Stop> {
-        let (now, dice) = (self.shared.clock.now(), self.shared.dice.unit());
+        let (now, dice) = (self.shared.means.clock.now(), self.shared.means.dice.unit());
         let retry = &self.shared.config.retry;
         let (loss, after) = match self.evaluation {
             AnyEvaluation::Provisioning(evaluation) => (early, evaluation.lose(now, early, retry, dice)),
@@ -350,7 +353,7 @@ impl Attempt<'_> {
         let mut pause = COMMIT_PAUSE_FIRST;
         let mut told = self.held.told.clone();
         loop {
-            let error = match self.shared.store.commit(&self.held.lease, commit.clone()).await {
+            let error = match self.shared.means.store.commit(&self.held.lease, commit.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(CommitError::StaleLease) => return Err(Stop::LeaseLost),
                 Err(CommitError::Store(error)) => error,
@@ -359,8 +362,9 @@ impl Attempt<'_> {
             let (id, attempt) = (self.key.evaluation, self.key.attempt);
             tracing::error!(evaluation.id = %id, attempt, error = %error, "cannot write; trying again");
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = lease_lost(&mut told) => return Err(Stop::LeaseLost),
+                () = self.shared.means.clock.sleep(pause) => {}
             }
             pause = (pause * 2).min(COMMIT_PAUSE_CAP);
         }

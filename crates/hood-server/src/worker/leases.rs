@@ -1,21 +1,22 @@
 //! The leases that this worker holds: kept alive together, and each attempt told when its own is
 //! gone or a cancel has come.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::StreamExt as _;
 use hood_core::EvaluationId;
 use hood_store::{CancelIntent, Lease, Renewed};
 use tokio::sync::watch;
 
-use super::Shared;
+use super::{Means, Shared};
 
 /// Renewals in one life of a lease: two may fail before it lapses.
 const RENEWALS_PER_TTL: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    held: Mutex<HashMap<EvaluationId, Entry>>,
+    held: Mutex<BTreeMap<EvaluationId, Entry>>,
 }
 
 #[derive(Debug)]
@@ -75,20 +76,25 @@ impl Leases {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<EvaluationId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<EvaluationId, Entry>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Renews every lease well before it lapses, and looks at once where a cancel was asked for.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let mut every = tokio::time::interval(shared.config.lease_ttl / RENEWALS_PER_TTL);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut cancels = shared.store.wake().cancels();
+    let Means { store, clock, .. } = &shared.means;
+    let every = shared.config.lease_ttl / RENEWALS_PER_TTL;
+    let mut tick = clock.sleep(every);
+    let mut cancels = store.cancels();
     loop {
         let due = tokio::select! {
-            _ = every.tick() => shared.leases.all(),
-            cancelled = cancels.recv() => match cancelled {
+            biased;
+            () = &mut tick => {
+                tick = clock.sleep(every);
+                shared.leases.all()
+            }
+            Some(cancelled) = cancels.next() => match cancelled {
                 Some(id) => shared.leases.one(id).into_iter().collect(),
                 None => shared.leases.all(),
             },
@@ -101,7 +107,8 @@ async fn renew(shared: &Shared, leases: &[Lease]) {
     if leases.is_empty() {
         return;
     }
-    match shared.store.renew(leases, shared.clock.now(), shared.config.lease_ttl).await {
+    let now = shared.means.clock.now();
+    match shared.means.store.renew(leases, now, shared.config.lease_ttl).await {
         Ok(renewed) => {
             for (lease, renewed) in leases.iter().zip(renewed) {
                 let told = match renewed {

@@ -14,7 +14,7 @@ use hood_dispatch::local::{Local, LocalConfig};
 use hood_server::clock::SystemClock;
 use hood_server::document::{self, AcceptedDocument, limits_to_wire};
 use hood_server::health::Health;
-use hood_server::worker::{Means, ThreadDice, Worker, WorkerConfig};
+use hood_server::worker::{Means, ThreadDice, TokioSpawner, Worker, WorkerConfig};
 use hood_store::{NewEvaluation, NewSubmission, Record, Span, Store, StoreConfig};
 use hood_wire::api;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ const LEASE: Duration = Duration::from_secs(2);
 
 struct Scene {
     means: Means,
+    store: Store,
     local: Local,
     _dir: tempfile::TempDir,
 }
@@ -45,8 +46,14 @@ impl Scene {
         };
         let (local, _) = Local::start(config, Arc::new(library)).expect("starts");
         let dispatch: Arc<dyn Dispatch> = Arc::new(local.clone());
-        let means = Means { store, dispatch, clock: Arc::new(SystemClock), dice: Arc::new(ThreadDice) };
-        Self { means, local, _dir: dir }
+        let means = Means {
+            store: Arc::new(store.clone()),
+            dispatch,
+            clock: Arc::new(SystemClock),
+            dice: Arc::new(ThreadDice),
+            spawner: Arc::new(TokioSpawner),
+        };
+        Self { means, store, local, _dir: dir }
     }
 
     fn worker(&self, name: &str) -> Worker {
@@ -82,17 +89,14 @@ impl Scene {
             request: document::to_json(&accepted),
         };
         let submission = NewSubmission { batch: None, evaluations: vec![evaluation], idempotency: None };
-        self.means
-            .store
-            .submit(&Tenant::default(), self.means.clock.now(), submission)
-            .await
-            .expect("accepted");
+        let now = self.means.clock.now();
+        self.store.submit(&Tenant::default(), now, submission).await.expect("accepted");
         id
     }
 
     async fn until(&self, id: EvaluationId, done: impl Fn(&Record) -> bool) -> Record {
         loop {
-            let record = self.means.store.get(&Tenant::default(), id).await.expect("there");
+            let record = self.store.get(&Tenant::default(), id).await.expect("there");
             if done(&record) {
                 return record;
             }
@@ -128,10 +132,10 @@ async fn another_worker_goes_on_with_the_same_attempt_and_nothing_runs_twice() {
     assert_eq!(record.attempts.len(), 1, "a lapsed lease is no new attempt: {:?}", record.attempts);
 
     let span = Span { stream: Stream::Stdout, attempt: None, offset: 0, max: 1 << 20 };
-    let output = scene.means.store.output(&Tenant::default(), id, span).await.expect("there");
+    let output = scene.store.output(&Tenant::default(), id, span).await.expect("there");
     let wanted: String = (0..200).map(|n| format!("{n}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&output.bytes), wanted, "lost or repeated");
-    let events = scene.means.store.events(&Tenant::default(), id, 0, 100).await.expect("there");
+    let events = scene.store.events(&Tenant::default(), id, 0, 100).await.expect("there");
     let started = events.iter().filter(|event| matches!(event.kind, EventKind::Started { .. })).count();
     assert_eq!((started, events.len()), (1, 4), "{events:?}");
 
@@ -148,7 +152,7 @@ async fn what_cannot_be_attached_to_is_lost_and_tried_again() {
     // Claimed by somebody who never came to make a place.
     let long_ago = Timestamp::from_micros(scene.means.clock.now().as_micros() - 60_000_000);
     let tenure = hood_store::Tenure { worker: "dead".to_owned(), now: long_ago, ttl: LEASE };
-    assert_eq!(scene.means.store.claim(&tenure, 1).await.expect("claims").len(), 1);
+    assert_eq!(scene.store.claim(&tenure, 1).await.expect("claims").len(), 1);
 
     let stop = CancellationToken::new();
     let running = tokio::spawn(scene.worker("second").run(stop.clone()));
