@@ -79,7 +79,10 @@ impl Error {
 
 fn said(problem: &Problem) -> String {
     let mut text = problem.title.clone();
-    if !problem.detail.is_empty() {
+    let repeated = problem.detail.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(&text));
+    if repeated {
+        text.clone_from(&problem.detail);
+    } else if !problem.detail.is_empty() {
         text = format!("{text}: {}", problem.detail);
     }
     for error in &problem.errors {

@@ -8,13 +8,13 @@ mod journal;
 mod progress;
 mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use hood_client::{Client, Retry};
 use tokio::sync::watch;
 
-use super::connect::{Connection, Need};
+use super::connect::{Connection, Need, warn};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::global::Global;
@@ -70,8 +70,10 @@ pub(super) struct Args {
 
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
     let input = Input::read(&args.input)?;
+    refuse_to_overwrite(args)?;
     let journal = Journal::open(&args.output, &input, args.chunk as usize, args.restart)?;
     let summary = if journal.is_complete() {
+        warn("these results were complete already, and nothing was run; --restart runs everything again");
         Summary::of(&args.output)?
     } else {
         let connection = Connection::open(global, Need::Work).await?;
@@ -84,6 +86,20 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
         Format::Text => output::text(&summary.table())?,
     };
     Ok(summary.exit())
+}
+
+/// Results over their own input would lose it.
+fn refuse_to_overwrite(args: &Args) -> Result<(), Failure> {
+    let is_input = |path: &Path| match (path.canonicalize(), args.input.canonicalize()) {
+        (Ok(path), Ok(input)) => path == input,
+        _ => false,
+    };
+    if is_input(&args.output) || is_input(&journal::beside(&args.output)) {
+        return Err(Failure::new(format!("the results would overwrite the input {}", args.input.display()))
+            .next("name another file with --output")
+            .exit(Exit::REFUSED));
+    }
+    Ok(())
 }
 
 /// Submits what was not, and collects what has ended, both at once.

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::connect::{Connection, Need};
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Each, Failure};
 use super::global::Global;
 use super::output::{self, Format};
 use super::{units, words};
@@ -35,8 +35,10 @@ pub(super) struct Args {
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
     let connection = Connection::open(global, Need::Look).await?;
     let cancelled = async {
+        let mut each = Each::default();
         for id in &args.ids {
-            let evaluation = connection.client.cancel(id, args.grace).await?;
+            let cancelled = connection.client.cancel(id, args.grace).await;
+            let Some(evaluation) = each.take(id, cancelled)? else { continue };
             match args.output {
                 Format::Json => output::json_line(&evaluation)?,
                 Format::Text => {
@@ -45,7 +47,7 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
                 }
             };
         }
-        Ok(Exit::DONE)
+        Ok(each.exit())
     }
     .await;
     connection.close(cancelled).await

@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 
 use super::connect::{Connection, Need};
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Each, Failure};
 use super::global::Global;
 
 const EXAMPLES: &str = "\
@@ -24,10 +24,11 @@ pub(super) struct Args {
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
     let connection = Connection::open(global, Need::Look).await?;
     let deleted = async {
+        let mut each = Each::default();
         for id in &args.ids {
-            connection.client.delete(id).await?;
+            each.take(id, connection.client.delete(id).await)?;
         }
-        Ok(Exit::DONE)
+        Ok(each.exit())
     }
     .await;
     connection.close(deleted).await

@@ -92,6 +92,33 @@ impl From<Error> for Failure {
     }
 }
 
+/// For commands that take several ids: what is refused for one says nothing about the next.
+#[derive(Debug, Default)]
+pub(super) struct Each {
+    refused: bool,
+}
+
+impl Each {
+    /// The answer; `None` where it was refused, which is said. A server that cannot answer is no matter of
+    /// one id.
+    pub(super) fn take<T>(&mut self, id: &str, answer: Result<T, Error>) -> Result<Option<T>, Failure> {
+        let failure = match answer {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => Failure::from(error),
+        };
+        if failure.exit != Exit::REFUSED {
+            return Err(failure);
+        }
+        self.refused = true;
+        Failure { what: format!("{id}: {}", failure.what), ..failure }.report();
+        Ok(None)
+    }
+
+    pub(super) const fn exit(&self) -> Exit {
+        if self.refused { Exit::REFUSED } else { Exit::DONE }
+    }
+}
+
 fn next_step(error: &Error) -> Option<&'static str> {
     match error {
         Error::Unreachable { .. } => {

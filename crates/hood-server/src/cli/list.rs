@@ -5,7 +5,7 @@ use comfy_table::Cell;
 use hood_client::{Client, ListQuery};
 use hood_wire::api::{EvaluationList, EvaluationSummary, State};
 
-use super::connect::{Connection, Need};
+use super::connect::{Connection, Need, warn};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::global::{Global, pair};
@@ -96,7 +96,11 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     let style = Style::stdout();
     let rows = list.items.iter().map(|item| row(item, style)).collect();
     let head = ["ID", "STATE", "VERDICT", "EXIT", "ENVIRONMENT", "CREATED", "LABELS"];
-    output::text(&output::table(&head, rows, &[3]))
+    output::text(&output::table(&head, rows, &[3]))?;
+    if list.next_cursor.is_some() {
+        warn(&format!("there are more than these {}; -n N or --all shows them", list.items.len()));
+    }
+    Ok(Exit::DONE)
 }
 
 async fn collect(client: &Client, args: &Args) -> Result<EvaluationList, Failure> {

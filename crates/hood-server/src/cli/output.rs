@@ -10,6 +10,10 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::terminal;
 
+/// On a terminal narrower than this a table is left to the terminal to wrap: broken into slivers nobody
+/// could read it.
+const TABLE_COLUMNS_MIN: u16 = 80;
+
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -54,7 +58,7 @@ fn write(text: &str) -> Result<Exit, Failure> {
 pub(super) fn table(head: &[&str], rows: Vec<Vec<Cell>>, right: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    if io::stdout().is_terminal() {
+    if io::stdout().is_terminal() && table.width().is_some_and(|width| width >= TABLE_COLUMNS_MIN) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     } else {
         table.set_content_arrangement(ContentArrangement::Disabled).force_no_tty();

@@ -110,10 +110,19 @@ impl Args {
     }
 }
 
+fn is_address_in_use(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    })
+}
+
 fn not_started(error: anyhow::Error) -> Failure {
     let next = match error.downcast_ref() {
         Some(DataDirError::Held { .. }) => None,
         Some(DataDirError::Io { .. }) => Some("name another directory with --data-dir"),
+        None if is_address_in_use(&error) => {
+            Some("another server listens there; stop it, or choose a port with --listen 127.0.0.1:PORT")
+        }
         None => Some("`fumehood doctor` says what this host lacks"),
     };
     let failure = Failure::new("cannot start").because(error);

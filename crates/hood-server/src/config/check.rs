@@ -43,6 +43,12 @@ impl Finding {
                 .map(|known| known.name.to_owned())
                 .collect(),
         };
+        if known.is_empty() {
+            known = KEYS
+                .iter()
+                .filter_map(|known| Some(format!("[{}]", known.name.split_once('.')?.0)))
+                .collect();
+        }
         known.dedup();
         let allowed = match nearest(key, KEYS.iter().map(|known| known.name)) {
             Some(near) => format!("is `{near}` meant?"),

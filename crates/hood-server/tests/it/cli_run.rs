@@ -130,3 +130,46 @@ fn command(dir: &Path, arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(dir).env("FUMEHOOD_DATA_DIR", dir.join("data")).stdin(Stdio::null());
     command
 }
+
+const UNKNOWN: &str = "ev_00000000000000000000000000000000";
+
+#[test]
+fn one_unknown_id_does_not_keep_a_command_from_the_others() {
+    let shell = Shell::new();
+    shell.file("zero.py", "");
+    let (_, output) = shell.run(&["run", "-o", "json", "zero.py"]);
+    let evaluation: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let id = evaluation["id"].as_str().expect("an id");
+    for command in ["cancel", "delete"] {
+        let (status, output) = shell.run(&[command, UNKNOWN, id]);
+        let said = text(&output.stderr);
+        assert_eq!(status, 126, "{said}");
+        assert!(said.contains(UNKNOWN) && !said.contains(id), "{said}");
+        assert_eq!(said.matches("o such evaluation").count(), 1, "{said}");
+    }
+    assert_eq!(shell.run(&["get", id]).0, 126, "it was deleted, though it came second");
+}
+
+#[test]
+fn a_batch_never_loses_its_input_and_a_refused_one_can_be_put_right() {
+    let shell = Shell::new();
+    let input = "{\"code\": \"print(1)\"}\n";
+    shell.file("in.jsonl", input);
+    for arguments in [
+        &["batch", "in.jsonl", "-o", "in.jsonl"][..],
+        &["batch", "in.jsonl", "-o", "./in.jsonl", "--restart"],
+    ] {
+        let (status, output) = shell.run(arguments);
+        assert_eq!(status, 126);
+        assert!(text(&output.stderr).contains("would overwrite the input"), "{}", text(&output.stderr));
+        assert_eq!(std::fs::read_to_string(shell.path("in.jsonl")).expect("there"), input);
+    }
+    shell.file("in.jsonl", "{\"code\": \"print(1)\", \"environment\": \"nowhere\"}\n");
+    assert_eq!(shell.run(&["batch", "in.jsonl", "-o", "out.jsonl"]).0, 126);
+    shell.file("in.jsonl", input);
+    let (status, output) = shell.run(&["batch", "in.jsonl", "-o", "out.jsonl"]);
+    assert_eq!(status, 0, "{}", text(&output.stderr));
+    let (status, output) = shell.run(&["batch", "in.jsonl", "-o", "out.jsonl"]);
+    assert_eq!(status, 0);
+    assert!(text(&output.stderr).contains("nothing was run"), "{}", text(&output.stderr));
+}

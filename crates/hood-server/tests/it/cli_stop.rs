@@ -73,6 +73,18 @@ fn ctrl_c_cancels_and_says_how_it_ended() {
 }
 
 #[test]
+fn a_terminal_that_closes_cancels_too() {
+    let shell = Shell::new();
+    shell.file("up.py", UP);
+    let mut run = spawn(&shell, &["run", "up.py"]);
+    let mut stdout = BufReader::new(run.stdout.take().expect("piped"));
+    await_line(&mut stdout, "up");
+    send(&run, Signal::HUP);
+    assert_eq!(run.wait().expect("ends").code(), Some(130));
+    assert_eq!(list(&shell)[0]["verdict"], "cancelled");
+}
+
+#[test]
 fn a_second_ctrl_c_does_not_wait_for_the_grace() {
     let shell = Shell::new();
     shell.file("stubborn.py", STUBBORN);

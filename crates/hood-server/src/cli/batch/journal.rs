@@ -53,12 +53,17 @@ pub(super) struct Journal {
     evaluations: Vec<String>,
 }
 
+/// The state file of these results.
+pub(super) fn beside(results: &Path) -> PathBuf {
+    let mut name = results.as_os_str().to_owned();
+    name.push(".state");
+    name.into()
+}
+
 impl Journal {
     /// Takes up the journal beside `results`, or begins one.
     pub(super) fn open(results: &Path, input: &Input, chunk: usize, restart: bool) -> Result<Self, Failure> {
-        let mut name = results.as_os_str().to_owned();
-        name.push(".state");
-        let path = PathBuf::from(name);
+        let path = beside(results);
         let failed = |error: io::Error| {
             Failure::new(format!("cannot use the state file {}", path.display())).because(error)
         };
@@ -78,6 +83,10 @@ impl Journal {
         let (head, evaluations, whole) = read(&text)
             .filter(|(head, ..)| head.fumehood_batch == FORMAT)
             .ok_or_else(|| unusable(&path, "is no state file of this version"))?;
+        if head.input != input.digest() && evaluations.is_empty() {
+            // The server took none of it: most likely this is the input put right.
+            return Self::begin(path.clone(), results, input, chunk).map_err(failed);
+        }
         if head.input != input.digest() {
             return Err(unusable(&path, "belongs to another input, or the input has changed"));
         }

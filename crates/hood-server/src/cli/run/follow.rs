@@ -253,6 +253,8 @@ impl<'a> Follower<'a> {
 pub(in crate::cli) struct Interrupts {
     int: tokio::signal::unix::Signal,
     term: tokio::signal::unix::Signal,
+    /// The terminal was closed. `None` where whoever started us wants that ignored, as `nohup` does.
+    hup: Option<tokio::signal::unix::Signal>,
 }
 
 impl Interrupts {
@@ -262,6 +264,10 @@ impl Interrupts {
         Ok(Self {
             int: signal(SignalKind::interrupt()).map_err(failed)?,
             term: signal(SignalKind::terminate()).map_err(failed)?,
+            hup: match ignores_hangups() {
+                true => None,
+                false => Some(signal(SignalKind::hangup()).map_err(failed)?),
+            },
         })
     }
 
@@ -269,6 +275,20 @@ impl Interrupts {
         tokio::select! {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}
+            _ = async {
+                match &mut self.hup {
+                    Some(hup) => hup.recv().await,
+                    None => std::future::pending().await,
+                }
+            } => {}
         }
     }
+}
+
+/// Whether this process was started with SIGHUP ignored: listening for it would undo that.
+fn ignores_hangups() -> bool {
+    const HANGUP: u64 = 1 << 0;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANGUP != 0)
 }
