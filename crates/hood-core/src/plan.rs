@@ -103,6 +103,13 @@ impl PlaceKind {
         }
     }
 
+    /// What stands between its programs and the host's kernel.
+    pub const fn isolation(self) -> Isolation {
+        match self {
+            Self::LocalRoot | Self::LocalUser => Isolation::Namespace,
+        }
+    }
+
     /// The committed table: what each kind must prove under the policy `strict`, and what is said
     /// of a result that ran without it under `development`. Landlock's scopes are not in it: pid
     /// and net namespaces and separate ids hold the same, and kernels before 6.12 lack them.
@@ -150,6 +157,31 @@ impl ExecutorClass {
     }
 }
 
+/// The isolation that an environment asks for, whatever the policy would do with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// What every place has: namespaces, filters and limits over the host's kernel.
+    #[default]
+    Namespace,
+    /// A kernel of its own between the program and the host's.
+    Gvisor,
+}
+
+impl Isolation {
+    pub const ALL: [Self; 2] = [Self::Namespace, Self::Gvisor];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespace",
+            Self::Gvisor => "gvisor",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|isolation| isolation.as_str() == text)
+    }
+}
+
 /// What an evaluation asks of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
@@ -162,6 +194,14 @@ pub struct Demand {
 pub struct EnvironmentFacts {
     pub name: String,
     pub allowed_classes: Vec<ExecutorClass>,
+    pub isolation: Isolation,
+}
+
+impl EnvironmentFacts {
+    /// The class that its evaluations are given: the first that it allows.
+    pub fn class(&self) -> ExecutorClass {
+        self.allowed_classes.first().copied().unwrap_or(ExecutorClass::Cpu)
+    }
 }
 
 /// What one kind of place said of itself, and when: the copy that the store holds.
@@ -233,6 +273,7 @@ pub enum RefusalCode {
     ClassNotOffered,
     TooLarge,
     IsolationNotProven,
+    IsolationNotOffered,
     NoPlaces,
 }
 
@@ -244,6 +285,7 @@ impl RefusalCode {
             Self::ClassNotOffered => "class_not_offered",
             Self::TooLarge => "too_large",
             Self::IsolationNotProven => "isolation_not_proven",
+            Self::IsolationNotOffered => "isolation_not_offered",
             Self::NoPlaces => "no_places",
         }
     }
@@ -269,7 +311,21 @@ pub fn plan(
         return refuse(RefusalCode::ClassNotAllowed, reason);
     }
     if !capacity.classes.contains(&class) {
-        return refuse(RefusalCode::ClassNotOffered, format!("no place offers class `{}`", class.as_str()));
+        let reason = match class {
+            ExecutorClass::Gpu => "no place offers class `gpu`: no GPU is given to sandboxes here".to_owned(),
+            other => format!("no place offers class `{}`", other.as_str()),
+        };
+        return refuse(RefusalCode::ClassNotOffered, reason);
+    }
+    let (wanted, offered) = (environment.isolation, capacity.kind.isolation());
+    if wanted != Isolation::Namespace && wanted != offered {
+        let reason = format!(
+            "environment `{}` asks for the isolation `{}`, and the places here have `{}`",
+            environment.name,
+            wanted.as_str(),
+            offered.as_str()
+        );
+        return refuse(RefusalCode::IsolationNotOffered, reason);
     }
     let asked = demand.limits.memory_bytes;
     if asked > capacity.memory_bytes_max {
@@ -358,7 +414,11 @@ mod tests {
     }
 
     fn environment() -> EnvironmentFacts {
-        EnvironmentFacts { name: "minimal".into(), allowed_classes: vec![ExecutorClass::Cpu] }
+        EnvironmentFacts {
+            name: "minimal".into(),
+            allowed_classes: vec![ExecutorClass::Cpu],
+            isolation: Isolation::Namespace,
+        }
     }
 
     fn capacity() -> Capacity {
@@ -426,6 +486,7 @@ mod tests {
         let cases = [
             (demand(), EnvironmentFacts { allowed_classes: vec![], ..environment() }, capacity(), false),
             (demand(), environment(), Capacity { classes: vec![], ..capacity() }, false),
+            (demand(), EnvironmentFacts { isolation: Isolation::Gvisor, ..environment() }, capacity(), false),
             (demand(), environment(), Capacity { memory_bytes_max: 1, ..capacity() }, false),
             (demand(), environment(), Capacity { places: 0, ..capacity() }, true),
         ];

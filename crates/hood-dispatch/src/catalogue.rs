@@ -3,6 +3,8 @@
 use hood_core::Limits;
 use hood_core::plan::{Capacity, EnvironmentFacts};
 
+use crate::environment::{Base, Progress};
+
 /// One look at everything on offer. Its version rises whenever something in it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalogue {
@@ -21,8 +23,10 @@ impl Catalogue {
 pub struct EnvironmentEntry {
     pub facts: EnvironmentFacts,
     pub description: String,
+    /// What holds its programs, in a line.
+    pub security: Option<String>,
     /// Where its image comes from.
-    pub base: String,
+    pub base: Base,
     /// Name and version of each package.
     pub packages: Vec<(String, String)>,
     pub default_limits: Limits,
@@ -33,7 +37,7 @@ pub struct EnvironmentEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnvironmentStatus {
     NotBuilt,
-    Building,
+    Building(Progress),
     Ready { digest: String, size_bytes: u64, interpreter: String },
     Failed { reason: String },
 }

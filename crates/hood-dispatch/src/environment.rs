@@ -10,6 +10,7 @@ mod elf;
 mod error;
 mod host;
 mod image;
+mod imported;
 mod library;
 mod linker;
 mod progress;
@@ -18,8 +19,9 @@ mod record;
 pub use contents::Bounds;
 pub use declaration::{
     Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, DeclarationError, NAME_BYTES_MAX,
-    Problem, builtin,
+    Problem, builtin, is_name,
 };
 pub use error::{EnvironmentError, PYTHON_MINIMUM};
-pub use library::{IMAGE_OWNER, Image, Library, Options, Status};
+pub use imported::Imported;
+pub use library::{Collected, IMAGE_OWNER, Image, Library, Options, Removed, Staging, Status};
 pub use progress::{Progress, Stage};

@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::AGENT;
 use crate::catalogue::Catalogue;
 use crate::dispatch::{AttemptKey, Dispatch, DispatchError, Link, Order};
-use crate::environment::Library;
+use crate::environment::{Declaration, Library};
 use crate::local::place::Command;
 use crate::local::stock::Stock;
 
@@ -150,9 +150,9 @@ impl Local {
     /// Reads the built images again, as something may have been written into them through the page
     /// cache. One that is not what it was is put aside, and built anew when it is next needed. Blocks.
     pub fn verify_images(&self) {
-        for name in self.inner.library.declarations().map(|declaration| &declaration.name) {
-            if self.inner.library.is_ready(name)
-                && let Err(error) = self.inner.library.verify(name)
+        for Declaration { name, .. } in self.inner.library.declarations() {
+            if self.inner.library.is_ready(&name)
+                && let Err(error) = self.inner.library.verify(&name)
             {
                 tracing::error!(environment = name, error = %error.reason(), "an image is not what it was");
             }

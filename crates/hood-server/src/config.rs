@@ -169,7 +169,17 @@ pub struct Environments {
     pub dir: PathBuf,
     pub images_dir: PathBuf,
     pub default: String,
-    pub build_on_demand: bool,
+    pub build: Builds,
+}
+
+/// When an environment is built that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Builds {
+    /// As soon as a submission names it.
+    OnDemand,
+    /// Only by `fumehood env build`.
+    Never,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

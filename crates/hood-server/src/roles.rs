@@ -2,7 +2,9 @@
 //! by the command line and by a test.
 
 mod data_dir;
-mod offer;
+mod environments;
+pub(crate) mod offer;
 pub mod serve;
 
 pub use data_dir::{DataDir, DataDirError, Endpoint};
+pub use environments::open_library;

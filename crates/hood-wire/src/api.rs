@@ -11,7 +11,7 @@ mod service;
 mod submission;
 
 pub use batch::{Batch, BatchCreated, BatchSubmission};
-pub use environment::{Environment, EnvironmentList, EnvironmentState, Package};
+pub use environment::{BuildProgress, Environment, EnvironmentList, EnvironmentState, Package};
 pub use evaluation::{
     AttemptSummary, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary, Limits, State,
     Timings,

@@ -24,6 +24,17 @@ pub enum EnvironmentError {
     MissingLibrary { library: String, wanted_by: PathBuf },
     #[error("the image would have {found} {what}, more than the {maximum} that an image may have")]
     TooLarge { what: &'static str, found: u64, maximum: u64 },
+    #[error(
+        "`{name}` cannot name an environment: a name is made of a-z, 0-9 and -, begins without -, and has at most {} bytes",
+        super::declaration::NAME_BYTES_MAX
+    )]
+    Name { name: String },
+    #[error("environment `{name}` is declared already; import under another name")]
+    Declared { name: String },
+    #[error("the image of `{name}` is not whole any more, and it cannot be built here: import it again")]
+    ImportAgain { name: String },
+    #[error("no image can be made from this tree: {what}")]
+    Tree { what: String },
     #[error("{} changed while it was copied: it was being upgraded, or removed; try again", path.display())]
     HostChanged { path: PathBuf },
     #[error("image {digest} is not what it was when it was built: {what}")]

@@ -9,20 +9,23 @@
 //! l  TARGET  PATH                 a symbolic link
 //! ```
 //!
+//! In paths and targets a backslash, a control character and a byte that is not text stand as `\xNN`.
 //! Times are the same for everything in every image and owners differ between root and others, so
 //! neither is in it; both are checked.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use blake3::Hash;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
-use super::contents::{Contents, Node, Source};
+use super::contents::{Bounds, Contents, Node, Source};
 use super::error::EnvironmentError;
 use super::progress::Meter;
 
@@ -32,6 +35,9 @@ const IMAGE_TIME: u32 = 315_619_200;
 const DIR_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
 const PROGRAM_MODE: u32 = 0o755;
+
+/// Where a file is copied, beside the tree, to be taken apart from its other names.
+const APART: &str = "apart";
 
 /// Where the time of the source stands in bytecode.
 const PYC_TIME: std::ops::Range<usize> = 8..12;
@@ -129,10 +135,10 @@ pub(super) fn write(
             Node::Link(target) => {
                 std::os::unix::fs::symlink(target, &to).map_err(EnvironmentError::io("write", &to))?;
                 settle(&to, owner, None).map_err(EnvironmentError::io("write", &to))?;
-                Entry::Link(target.clone())
+                Entry::Link(escape(OsStr::new(target)))
             }
         };
-        manifest.entries.insert(path.clone(), entry);
+        manifest.entries.insert(escape(OsStr::new(path)), entry);
     }
     // Directories last, and deepest first: writing into one changes its time.
     let dirs = contents.nodes.iter().rev().filter(|(_, node)| matches!(node, Node::Dir));
@@ -193,24 +199,55 @@ fn times() -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
-/// Reads a whole tree again. `Err` says what in it cannot be in an image that we have written.
-pub(super) fn read(root: &Path, owner: Owner, meter: &Meter<'_>) -> Result<Manifest, String> {
-    let mut manifest = Manifest::default();
-    let mut waiting = vec![String::new()];
-    while let Some(dir) = waiting.pop() {
-        let unreadable = |error: io::Error| format!("/{dir} cannot be read: {error}");
-        for entry in fs::read_dir(root.join(&dir)).map_err(unreadable)? {
-            let name = entry.map_err(unreadable)?.file_name();
-            let name = name.to_str().ok_or_else(|| format!("/{dir} holds a name that is not text"))?;
-            let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
-            let found =
-                read_entry(&root.join(&path), owner, meter).map_err(|error| format!("/{path} {error}"))?;
-            if found == Entry::Dir {
-                waiting.push(path.clone());
+/// A name as a manifest has it: one line, text, and one way to write each name.
+fn escape(name: &OsStr) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.as_bytes().utf8_chunks() {
+        for char in chunk.valid().chars() {
+            if char == '\\' || char.is_control() {
+                let mut bytes = [0; 4];
+                char.encode_utf8(&mut bytes).bytes().for_each(|byte| escape_byte(&mut text, byte));
+            } else {
+                text.push(char);
             }
-            manifest.entries.insert(path, found);
+        }
+        chunk.invalid().iter().for_each(|byte| escape_byte(&mut text, *byte));
+    }
+    text
+}
+
+fn escape_byte(text: &mut String, byte: u8) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\\x{byte:02x}");
+}
+
+/// Walks a tree without following links; `visit` says what is at a path, given how it is shown.
+fn walk(
+    root: &Path,
+    mut visit: impl FnMut(&Path, &str) -> Result<Entry, String>,
+) -> Result<Manifest, String> {
+    let mut manifest = Manifest::default();
+    let mut waiting: Vec<(PathBuf, String)> = vec![(root.to_owned(), String::new())];
+    while let Some((dir, shown)) = waiting.pop() {
+        let unreadable = |error: io::Error| format!("/{shown} cannot be read: {error}");
+        for entry in fs::read_dir(&dir).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let own = escape(&name);
+            let key = if shown.is_empty() { own } else { format!("{shown}/{own}") };
+            let path = dir.join(&name);
+            let found = visit(&path, &key).map_err(|error| format!("/{key} {error}"))?;
+            if found == Entry::Dir {
+                waiting.push((path, key.clone()));
+            }
+            manifest.entries.insert(key, found);
         }
     }
+    Ok(manifest)
+}
+
+/// Reads a whole tree again. `Err` says what in it cannot be in an image that we have written.
+pub(super) fn read(root: &Path, owner: Owner, meter: &Meter<'_>) -> Result<Manifest, String> {
+    let manifest = walk(root, |path, _| read_entry(path, owner, meter))?;
     let meta = fs::symlink_metadata(root).map_err(|error| format!("/ cannot be read: {error}"))?;
     check(&meta, owner, Some(DIR_MODE)).map_err(|error| format!("/ {error}"))?;
     Ok(manifest)
@@ -225,24 +262,91 @@ fn read_entry(path: &Path, owner: Owner, meter: &Meter<'_>) -> Result<Entry, Str
     }
     if meta.is_symlink() {
         check(&meta, owner, None)?;
-        let target = fs::read_link(path).map_err(unreadable)?;
-        return target
-            .to_str()
-            .map(|target| Entry::Link(target.to_owned()))
-            .ok_or("leads nowhere".to_owned());
+        return Ok(Entry::Link(escape(fs::read_link(path).map_err(unreadable)?.as_os_str())));
     }
     let executable = meta.mode() & 0o111 != 0;
     check(&meta, owner, Some(file_mode(executable)))?;
     if !meta.is_file() || meta.nlink() != 1 {
         return Err("is no file of its own".to_owned());
     }
-    let mut content = Vec::with_capacity(usize::try_from(meta.size()).unwrap_or_default());
+    let (size, hash) = hash_file(path, meta.size()).map_err(unreadable)?;
+    meter.file(size);
+    Ok(Entry::File { executable, size, hash })
+}
+
+/// One byte more than the size that it had is read, so that growth shows.
+fn hash_file(path: &Path, size: u64) -> io::Result<(u64, Hash)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unreadable(error.into()))?;
-    // One more than its size, so that growth shows.
-    File::from(file).take(meta.size() + 1).read_to_end(&mut content).map_err(unreadable)?;
-    meter.file(content.len() as u64);
-    Ok(Entry::File { executable, size: content.len() as u64, hash: blake3::hash(&content) })
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file.take(size.saturating_add(1)))?;
+    Ok((hasher.count(), hasher.finalize()))
+}
+
+/// Makes a tree that somebody else wrote into an image: everything belongs to `owner`, can be read
+/// by everybody and written by nobody, and has the time of images. A file with several names becomes
+/// as many files.
+pub(super) fn adopt(
+    root: &Path,
+    owner: Option<Owner>,
+    bounds: Bounds,
+    meter: &Meter<'_>,
+) -> Result<Manifest, String> {
+    let (mut bytes, mut inodes) = (0_u64, 0_u64);
+    let apart = root.with_file_name(APART);
+    let manifest = walk(root, |path, shown| {
+        inodes += 1;
+        bound("inodes", inodes, bounds.inodes)?;
+        bound("path components", shown.split('/').count() as u64, bounds.depth)?;
+        if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.nlink() > 1) {
+            let split = fs::copy(path, &apart).and_then(|_| fs::rename(&apart, path));
+            split.map_err(|error| format!("cannot be copied: {error}"))?;
+        }
+        let entry = adopt_entry(path, owner, bounds.bytes.saturating_sub(bytes), meter)?;
+        if let Entry::File { size, .. } = &entry {
+            bytes += size;
+        }
+        Ok(entry)
+    })?;
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let unwritable = |error| format!("{} cannot be settled: {error}", dir.display());
+        for entry in fs::read_dir(&dir).map_err(unwritable)? {
+            let entry = entry.map_err(unwritable)?;
+            if entry.file_type().map_err(unwritable)?.is_dir() {
+                dirs.push(entry.path());
+            }
+        }
+        settle(&dir, owner, Some(DIR_MODE)).map_err(unwritable)?;
+    }
+    Ok(manifest)
+}
+
+fn bound(what: &str, found: u64, maximum: u64) -> Result<(), String> {
+    if found > maximum { Err(format!("is too much: {found} {what}, at most {maximum}")) } else { Ok(()) }
+}
+
+fn adopt_entry(path: &Path, owner: Option<Owner>, room: u64, meter: &Meter<'_>) -> Result<Entry, String> {
+    let failed = |error: io::Error| format!("cannot be taken over: {error}");
+    let meta = fs::symlink_metadata(path).map_err(failed)?;
+    if meta.is_dir() {
+        // So that it can be read before it is settled.
+        rustix::fs::chmod(path, Mode::RWXU).map_err(|error| failed(error.into()))?;
+        return Ok(Entry::Dir);
+    }
+    if meta.is_symlink() {
+        settle(path, owner, None).map_err(failed)?;
+        return Ok(Entry::Link(escape(fs::read_link(path).map_err(failed)?.as_os_str())));
+    }
+    if !meta.is_file() {
+        return Err("is neither file, directory nor link".to_owned());
+    }
+    bound("bytes", meta.size(), room)?;
+    let executable = meta.mode() & 0o111 != 0;
+    settle(path, owner, Some(file_mode(executable))).map_err(failed)?;
+    let (size, hash) = hash_file(path, meta.size()).map_err(failed)?;
+    meter.file(size);
+    Ok(Entry::File { executable, size, hash })
 }
 
 fn check(meta: &fs::Metadata, owner: Owner, mode: Option<u32>) -> Result<(), String> {

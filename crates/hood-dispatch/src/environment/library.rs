@@ -4,27 +4,38 @@
 //! <dir>/images/<digest>/root        an image
 //! <dir>/images/<digest>/manifest    what its digest vouches for
 //! <dir>/names/<name>.json           which image an environment has, and what it was made from
-//! <dir>/building/                   half made; empty when nobody builds
+//! <dir>/imported/<name>.json        what is known of an image that came from elsewhere
+//! <dir>/building/<name>             half made; empty when nobody builds
+//! <dir>/staging/                    trees that are being imported, each with its owner's lock
 //! <dir>/retired/                    replaced while somebody may use it
-//! <dir>/build.lock, in-use.lock     held by whoever builds, and by every open library
+//! <dir>/locks/<name>                held by whoever builds or checks this one
+//! <dir>/in-use.lock                 held by every open library
 //! ```
 
+pub(super) mod files;
+mod staging;
+mod upkeep;
+
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::fs::FlockOperation;
 
 use super::contents::{Bounds, Contents};
-use super::declaration::Declaration;
+use super::declaration::{Base, Declaration};
 use super::error::EnvironmentError;
 use super::host;
 use super::image::{self, Owner};
+use super::imported::Imported;
 use super::progress::{Meter, Progress, Stage};
-use super::record::{Built, Record, Witness};
+use super::record::{Built, Origin, Record, Witness};
+use files::{clear, lock_file, remove, unique};
+
+pub use staging::Staging;
+pub use upkeep::{Collected, Removed};
 
 /// The host id that images belong to where we are root: just below the ids that places get, so that
 /// no place maps it, and nobody's on the host.
@@ -76,10 +87,12 @@ pub struct Library {
     declarations: Vec<Declaration>,
     options: Options,
     known: Mutex<HashMap<String, Known>>,
-    /// Held by the one thread of this process that builds or checks.
-    turn: Mutex<()>,
+    /// Of each environment, held by the one thread of this process that builds or checks it.
+    turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// Shared as long as this lives: who gets it alone may clear up.
-    _in_use: File,
+    in_use: File,
+    /// What opening it removed.
+    cleared: Collected,
 }
 
 /// What this process knows of one environment.
@@ -102,28 +115,47 @@ impl Library {
         declarations: Vec<Declaration>,
         options: Options,
     ) -> Result<Self, EnvironmentError> {
-        for part in ["images", "names", "building", "retired"] {
+        for part in ["images", "names", "imported", "building", "staging", "retired", "locks"] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(EnvironmentError::io("make", &path))?;
         }
+        let mut cleared = Collected::default();
         let in_use = lock_file(&dir.join("in-use.lock"))?;
         let path = dir.join("in-use.lock");
         if rustix::fs::flock(&in_use, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            clear_up(dir, &declarations)?;
+            cleared = upkeep::clear_up(dir, &declarations)?;
         }
         rustix::fs::flock(&in_use, FlockOperation::LockShared)
             .map_err(|error| EnvironmentError::io("lock", path)(error.into()))?;
         let known = Mutex::new(HashMap::new());
-        Ok(Self { dir: dir.to_owned(), declarations, options, known, turn: Mutex::new(()), _in_use: in_use })
+        Ok(Self {
+            dir: dir.to_owned(),
+            declarations,
+            options,
+            known,
+            turns: Mutex::default(),
+            in_use,
+            cleared,
+        })
     }
 
-    pub fn declarations(&self) -> impl Iterator<Item = &Declaration> {
-        self.declarations.iter()
+    /// Every environment: those that files declare, and those that were imported, which may have
+    /// become more or fewer since the last look.
+    pub fn declarations(&self) -> Vec<Declaration> {
+        let mut all = self.declarations.clone();
+        let declared = |name: &str| self.declarations.iter().any(|declaration| declaration.name == name);
+        all.extend(Imported::all(&self.dir).into_iter().filter(|found| !declared(&found.name)));
+        all
+    }
+
+    /// What an imported image says of itself; `None` for any other environment.
+    pub fn imported(&self, name: &str) -> Option<Imported> {
+        Imported::read(&self.dir, name)
     }
 
     /// Whether [`Library::ensure`] has the image at hand, without building or reading it.
     pub fn is_ready(&self, name: &str) -> bool {
-        self.declaration(name).is_ok_and(|declaration| self.checked(declaration).is_some())
+        self.declaration(name).is_ok_and(|declaration| self.checked(&declaration).is_some())
     }
 
     /// What is known without work. An environment that nobody declared is not built.
@@ -136,7 +168,7 @@ impl Library {
             None => {}
         }
         match Record::read(&self.record_path(name)) {
-            Some(record) if record.is_current(declaration) && self.image_dir(&record).is_dir() => {
+            Some(record) if record.is_current(&declaration) && self.image_dir(&record).is_dir() => {
                 Status::Ready(self.image(name, &record))
             }
             _ => Status::NotBuilt,
@@ -150,25 +182,26 @@ impl Library {
     /// content is not what it was is put aside and built anew, too.
     pub fn ensure(&self, name: &str, progress: &dyn Fn(Progress)) -> Result<Image, EnvironmentError> {
         let declaration = self.declaration(name)?;
-        if let Some(image) = self.checked(declaration) {
+        if let Some(image) = self.checked(&declaration) {
             return Ok(image);
         }
-        let _turn = match self.turn.try_lock() {
+        let turn = self.turn(name);
+        let _turn = match turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
                 progress(Progress::at(Stage::Waiting, 0, 0));
-                self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+                turn.lock().unwrap_or_else(PoisonError::into_inner)
             }
         };
-        if let Some(image) = self.checked(declaration) {
+        if let Some(image) = self.checked(&declaration) {
             return Ok(image);
         }
         let tell = |step: Progress| {
             self.known().insert(name.to_owned(), Known::Building(step));
             progress(step);
         };
-        let outcome = self.obtain(declaration, &tell);
+        let outcome = self.obtain(&declaration, &tell);
         let (known, outcome) = match outcome {
             Ok(record) => {
                 let image = self.image(name, &record);
@@ -203,9 +236,16 @@ impl Library {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn declaration(&self, name: &str) -> Result<&Declaration, EnvironmentError> {
-        self.declarations.iter().find(|declaration| declaration.name == name).ok_or_else(|| {
-            let known = self.declarations.iter().map(|declaration| declaration.name.clone());
+    fn turn(&self, name: &str) -> Arc<Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(name.to_owned()).or_default())
+    }
+
+    fn declaration(&self, name: &str) -> Result<Declaration, EnvironmentError> {
+        let declared = self.declarations.iter().find(|declaration| declaration.name == name).cloned();
+        let imported = || Imported::read(&self.dir, name).map(|imported| imported.declaration(name));
+        declared.or_else(imported).ok_or_else(|| {
+            let known = self.declarations().into_iter().map(|declaration| declaration.name);
             EnvironmentError::Unknown { name: name.to_owned(), known: known.collect() }
         })
     }
@@ -216,7 +256,9 @@ impl Library {
         let Some(Known::Checked(record)) = known.get(&declaration.name) else { return None };
         let record = record.clone();
         drop(known);
-        record.is_current(declaration).then(|| self.image(&declaration.name, &record))
+        // Its record goes when it is removed, by whichever process.
+        let kept = record.is_current(declaration) && self.record_path(&declaration.name).exists();
+        kept.then(|| self.image(&declaration.name, &record))
     }
 
     fn image(&self, name: &str, record: &Record) -> Image {
@@ -239,14 +281,7 @@ impl Library {
     }
 
     fn obtain(&self, declaration: &Declaration, tell: &dyn Fn(Progress)) -> Result<Record, EnvironmentError> {
-        let path = self.dir.join("build.lock");
-        let lock = lock_file(&path)?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            tell(Progress::at(Stage::Waiting, 0, 0));
-            // Ends with the builder, however that ends.
-            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-                .map_err(|error| EnvironmentError::io("lock", &path)(error.into()))?;
-        }
+        let _lock = self.lock(&declaration.name, tell)?;
         let record = Record::read(&self.record_path(&declaration.name));
         if let Some(record) = record.filter(|record| record.is_current(declaration)) {
             match self.check(&record, tell) {
@@ -257,7 +292,22 @@ impl Library {
                 }
             }
         }
-        self.build(declaration, tell)
+        match declaration.base {
+            Base::HostPython => self.build(declaration, tell),
+            Base::Imported => Err(EnvironmentError::ImportAgain { name: declaration.name.clone() }),
+        }
+    }
+
+    /// Waits for the turn among processes, which ends with whoever holds it, however that ends.
+    fn lock(&self, name: &str, tell: &dyn Fn(Progress)) -> Result<File, EnvironmentError> {
+        let path = self.dir.join("locks").join(name);
+        let lock = lock_file(&path)?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tell(Progress::at(Stage::Waiting, 0, 0));
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+                .map_err(|error| EnvironmentError::io("lock", &path)(error.into()))?;
+        }
+        Ok(lock)
     }
 
     fn check(&self, record: &Record, tell: &dyn Fn(Progress)) -> Result<(), EnvironmentError> {
@@ -275,13 +325,13 @@ impl Library {
     /// Builds, holding the lock.
     fn build(&self, declaration: &Declaration, tell: &dyn Fn(Progress)) -> Result<Record, EnvironmentError> {
         tell(Progress::at(Stage::Looking, 0, 0));
-        // Whoever built before and holds no lock now was killed.
-        empty(&self.dir.join("building"))?;
         let found = host::find(&declaration.interpreter)?;
         let python = host::ask(&found)?;
         let contents = Contents::plan(&found, &python, self.options.bounds)?;
         let witnesses = take_witnesses(&contents)?;
         let work = self.dir.join("building").join(&declaration.name);
+        // Whoever built it before and holds no lock now was killed.
+        clear(&work)?;
         fs::create_dir(&work).map_err(EnvironmentError::io("make", &work))?;
         let owner = self.owner(&work)?;
         let files = contents.files();
@@ -299,8 +349,7 @@ impl Library {
             size_bytes: manifest.bytes(),
             interpreter: python.version,
             owner,
-            found,
-            witnesses,
+            origin: Origin { found, witnesses },
         };
         let record = Record::new(declaration, built);
         self.publish(&work, &record)?;
@@ -322,7 +371,14 @@ impl Library {
             let retired = self.dir.join("retired").join(format!("{}-{}", record.digest, unique()));
             fs::rename(&to, &retired).map_err(EnvironmentError::io("put aside", &to))?;
         }
-        fs::rename(work, &to).map_err(EnvironmentError::io("move", work))
+        match fs::rename(work, &to) {
+            // Under another name somebody has built the same in this moment.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                self.check(record, &|_| ())?;
+                remove(work)
+            }
+            moved => moved.map_err(EnvironmentError::io("move", work)),
+        }
     }
 
     fn remember(&self, name: &str, record: &Record) -> Result<(), EnvironmentError> {
@@ -330,9 +386,7 @@ impl Library {
         let step = "write";
         let text = serde_json::to_vec_pretty(record)
             .map_err(|error| EnvironmentError::io(step, &path)(io::Error::other(error)))?;
-        let fresh = self.dir.join("building").join(format!("{name}.json"));
-        let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path));
-        written.map_err(EnvironmentError::io(step, &path))
+        files::replace(&path, &text)
     }
 
     /// Who files will belong to; tried on the directory that holds them, because inside a user
@@ -355,50 +409,4 @@ impl Library {
 fn take_witnesses(contents: &Contents) -> Result<Vec<Witness>, EnvironmentError> {
     let witnesses = contents.witnesses.iter();
     witnesses.map(|path| Witness::take(path).map_err(EnvironmentError::io("look at", path))).collect()
-}
-
-fn lock_file(path: &Path) -> Result<File, EnvironmentError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(EnvironmentError::io("open", path))
-}
-
-/// Two names from one process never meet, nor do those of two that live.
-fn unique() -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("{:x}-{:x}-{}", elapsed.as_nanos(), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Called with the library to ourselves: nobody builds, and no place of ours is alive.
-fn clear_up(dir: &Path, declarations: &[Declaration]) -> Result<(), EnvironmentError> {
-    empty(&dir.join("building"))?;
-    empty(&dir.join("retired"))?;
-    let record = |declaration: &Declaration| {
-        Record::read(&dir.join("names").join(format!("{}.json", declaration.name)))
-    };
-    let wanted: Vec<String> = declarations.iter().filter_map(record).map(|record| record.digest).collect();
-    for path in children(&dir.join("images"))? {
-        let name = path.file_name().unwrap_or_default();
-        if !wanted.iter().any(|digest| name == digest.as_str()) {
-            remove(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn empty(dir: &Path) -> Result<(), EnvironmentError> {
-    children(dir)?.iter().try_for_each(|path| remove(path))
-}
-
-fn children(dir: &Path) -> Result<Vec<PathBuf>, EnvironmentError> {
-    let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    entries.map_err(EnvironmentError::io("read the directory", dir))
-}
-
-fn remove(path: &Path) -> Result<(), EnvironmentError> {
-    let dir = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
-    let removed = if dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    removed.map_err(EnvironmentError::io("remove", path))
 }

@@ -35,6 +35,16 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// How much of this stage is done, where that is known.
+    pub fn percent(&self) -> Option<u8> {
+        let (done, total) = match (self.bytes_total, self.files_total) {
+            (0, 0) => return None,
+            (0, files) => (self.files_done, files),
+            (bytes, _) => (self.bytes_done, bytes),
+        };
+        u8::try_from(done.min(total).saturating_mul(100) / total).ok()
+    }
+
     pub(super) const fn at(stage: Stage, files_total: u64, bytes_total: u64) -> Self {
         Self { stage, files_done: 0, files_total, bytes_done: 0, bytes_total }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::declaration::Declaration;
+use super::declaration::{Base, Declaration};
 use super::host;
 use super::image::Owner;
 
@@ -25,8 +25,10 @@ pub(super) struct Record {
     pub(super) interpreter: String,
     uid: u32,
     gid: u32,
-    /// What the interpreter's name led to.
+    /// What the interpreter's name led to, for an image of this host's.
+    #[serde(default)]
     found: PathBuf,
+    #[serde(default)]
     witnesses: Vec<Witness>,
 }
 
@@ -64,6 +66,12 @@ pub(super) struct Built {
     pub(super) size_bytes: u64,
     pub(super) interpreter: String,
     pub(super) owner: Owner,
+    pub(super) origin: Origin,
+}
+
+/// What of this host an image was made from; nothing for one that is the same anywhere.
+#[derive(Default)]
+pub(super) struct Origin {
     pub(super) found: PathBuf,
     pub(super) witnesses: Vec<Witness>,
 }
@@ -79,8 +87,8 @@ impl Record {
             interpreter: built.interpreter,
             uid: built.owner.uid,
             gid: built.owner.gid,
-            found: built.found,
-            witnesses: built.witnesses,
+            found: built.origin.found,
+            witnesses: built.origin.witnesses,
         }
     }
 
@@ -100,7 +108,12 @@ impl Record {
     /// Whether a build today would read what this one read. Only metadata is looked at.
     pub(super) fn is_current(&self, declaration: &Declaration) -> bool {
         self.build_key == declaration.build_key()
-            && host::find(&declaration.interpreter).is_ok_and(|found| found == self.found)
-            && self.witnesses.iter().all(Witness::still_there)
+            && match declaration.base {
+                Base::HostPython => {
+                    host::find(&declaration.interpreter).is_ok_and(|found| found == self.found)
+                        && self.witnesses.iter().all(Witness::still_there)
+                }
+                Base::Imported => true,
+            }
     }
 }

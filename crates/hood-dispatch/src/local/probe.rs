@@ -71,13 +71,13 @@ fn empty_image(state_dir: &Path) -> io::Result<PathBuf> {
 }
 
 pub(super) fn environments(library: &Library) -> Vec<EnvironmentEntry> {
-    library.declarations().map(|declaration| entry(library, declaration)).collect()
+    library.declarations().iter().map(|declaration| entry(library, declaration)).collect()
 }
 
 fn entry(library: &Library, declaration: &crate::environment::Declaration) -> EnvironmentEntry {
     let status = match library.status(&declaration.name) {
         Status::NotBuilt => EnvironmentStatus::NotBuilt,
-        Status::Building(_) => EnvironmentStatus::Building,
+        Status::Building(progress) => EnvironmentStatus::Building(progress),
         Status::Ready(image) => EnvironmentStatus::Ready {
             digest: image.digest,
             size_bytes: image.size_bytes,
@@ -89,9 +89,11 @@ fn entry(library: &Library, declaration: &crate::environment::Declaration) -> En
         facts: EnvironmentFacts {
             name: declaration.name.clone(),
             allowed_classes: declaration.allowed_classes.clone(),
+            isolation: declaration.isolation,
         },
         description: declaration.description.clone(),
-        base: declaration.base.as_str().to_owned(),
+        security: declaration.security.clone(),
+        base: declaration.base,
         packages: Vec::new(),
         default_limits: declaration.default_limits,
         maximum_limits: declaration.maximum_limits,

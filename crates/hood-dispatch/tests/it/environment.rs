@@ -4,4 +4,5 @@ mod building;
 mod declarations;
 mod host;
 mod image;
+mod imported;
 mod support;

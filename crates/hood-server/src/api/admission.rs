@@ -5,13 +5,14 @@ mod program;
 
 use std::collections::BTreeMap;
 
-use hood_core::plan::{Demand, ExecutorClass};
+use hood_core::plan::Demand;
 use hood_core::{Limits, Refusal, plan};
 use hood_wire::api::{self, FieldError, Submission};
 
 use super::catalogue::Catalogue;
 use super::config::{ApiConfig, SubmissionLimits};
 use super::error::{ApiError, ErrorCode};
+use crate::config::Builds;
 use crate::document::{
     AcceptedDocument, environment_facts, limits_from_wire, limits_request_to_core, limits_to_wire,
     risk_to_core,
@@ -104,8 +105,15 @@ impl Admission<'_> {
                 environment.name
             )));
         }
-        let demand = Demand { limits: *limits, class: ExecutorClass::Cpu };
+        if environment.state != api::EnvironmentState::Ready && self.config.builds == Builds::Never {
+            let name = &environment.name;
+            return Err(Rejection::Environment(format!(
+                "environment `{name}` is not built, and nothing is built on demand here (environments.build): its \
+                 operator does it with `fumehood env build {name}`"
+            )));
+        }
         let facts = environment_facts(environment);
+        let demand = Demand { limits: *limits, class: facts.class() };
         plan(&demand, &facts, &self.catalogue.capacity, self.config.policy)
             .map(drop)
             .map_err(Rejection::Refused)

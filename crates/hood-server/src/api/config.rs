@@ -6,7 +6,7 @@ use std::time::Duration;
 use hood_core::plan::PolicyMode;
 
 use super::guard::HostPolicy;
-use crate::config::Config;
+use crate::config::{Builds, Config};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -18,6 +18,8 @@ pub struct ApiConfig {
     pub hosts: HostPolicy,
     /// The store's bound on queued evaluations, shown by `GET /v1/queue`.
     pub queue_max: u64,
+    /// Whether an environment may be built because a submission names it.
+    pub builds: Builds,
     pub limits: ApiLimits,
 }
 
@@ -62,6 +64,7 @@ impl ApiConfig {
             policy: config.sandbox.policy.into(),
             hosts: HostPolicy::new(address, &config.server.allowed_hosts),
             queue_max: config.store.queue_max,
+            builds: config.environments.build,
             limits,
         }
     }

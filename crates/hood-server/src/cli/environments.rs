@@ -1,8 +1,12 @@
 //! `fumehood env`: what code can run in.
 
+mod build;
+mod upkeep;
+
 use clap::{Args as ClapArgs, Subcommand};
 use comfy_table::Cell;
-use hood_wire::api::{Environment, EnvironmentState};
+use hood_dispatch::environment::{EnvironmentError, Library};
+use hood_wire::api::{Environment, EnvironmentState, Limits};
 
 use super::connect::{Connection, Need};
 use super::exit::Exit;
@@ -11,13 +15,19 @@ use super::global::Global;
 use super::output::{self, Format};
 use super::terminal::{Style, Text};
 use super::units;
+use crate::roles::open_library;
 
 const EXAMPLES: &str = "\
 Examples:
   fumehood env list
-  fumehood env get minimal -o json";
+  fumehood env inspect minimal -o json
+  fumehood env build minimal
+  fumehood env gc
 
-/// Show the environments that code can run in.
+list and inspect ask the server, as other commands do. build, rm and gc work on the images of this
+machine's data directory, beside a server that runs or without one.";
+
+/// Show, build and remove what code can run in.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -29,52 +39,122 @@ pub(super) struct Args {
 enum Command {
     /// All of them.
     List {
-        /// How to print them.
-        #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
-        output: Format,
+        #[command(flatten)]
+        output: Output,
     },
-    /// One of them, with its packages.
-    Get {
+    /// One of them: what it is for, what holds it, its digest, limits and packages.
+    #[command(visible_alias = "get")]
+    Inspect {
         /// Its name.
         name: String,
-        /// How to print it.
-        #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
-        output: Format,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Build images before they are needed, and check those that are built.
+    Build {
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove images; a declared environment is built again when it is next needed.
+    Rm {
+        /// Names of their environments.
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove every image that no environment has any more.
+    Gc {
+        #[command(flatten)]
+        output: Output,
     },
 }
 
+#[derive(Clone, Copy, Debug, ClapArgs)]
+struct Output {
+    /// How to print it.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
 pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::List { output } => list(output.format, global).await,
+        Command::Inspect { name, output } => inspect(name, output.format, global).await,
+        Command::Build { names, output } => build::execute(names, output.format, global).await,
+        Command::Rm { names, output } => upkeep::remove(names, output.format, global),
+        Command::Gc { output } => upkeep::collect(output.format, global),
+    }
+}
+
+async fn list(format: Format, global: &Global) -> Result<Exit, Failure> {
     let connection = Connection::open(global, Need::Look).await?;
-    let client = &connection.client;
     let printed = async {
-        match &args.command {
-            Command::List { output } => {
-                let list = client.environments().await?;
-                match output {
-                    Format::Json => output::json(&list),
-                    Format::Text => output::text(&table(&list.items)),
-                }
-            }
-            Command::Get { name, output } => {
-                let environment = client.environment(name).await?;
-                match output {
-                    Format::Json => output::json(&environment),
-                    Format::Text => output::text(&describe(&environment)),
-                }
-            }
+        let list = connection.client.environments().await?;
+        match format {
+            Format::Json => output::json(&list),
+            Format::Text => output::text(&table(&list.items)),
         }
     }
     .await;
     connection.close(printed).await
 }
 
-const fn state(state: EnvironmentState) -> &'static str {
-    match state {
+async fn inspect(name: &str, format: Format, global: &Global) -> Result<Exit, Failure> {
+    let connection = Connection::open(global, Need::Look).await?;
+    let printed = async {
+        let environment = connection.client.environment(name).await?;
+        match format {
+            Format::Json => output::json(&environment),
+            Format::Text => output::text(&describe(&environment)),
+        }
+    }
+    .await;
+    connection.close(printed).await
+}
+
+/// The library of this machine, whether or not a server has it open too.
+fn library(global: &Global) -> Result<Library, Failure> {
+    if global.server.is_some() {
+        return Err(Failure::new(
+            "images are built and removed on the machine that has them, not over --server",
+        )
+        .next("run this there"));
+    }
+    let config = global.load()?.config;
+    open_library(&config).map_err(|error| {
+        Failure::new(format!("cannot open the images in {}", config.environments.images_dir.display()))
+            .because(error)
+    })
+}
+
+fn failed(what: String, error: EnvironmentError) -> Failure {
+    let next = match &error {
+        EnvironmentError::Unknown { .. } => Some("`fumehood env list` shows what there is"),
+        _ => None,
+    };
+    let failure = Failure::new(what).because(error);
+    match next {
+        Some(next) => failure.next(next).exit(Exit::REFUSED),
+        None => failure,
+    }
+}
+
+fn state(environment: &Environment) -> String {
+    let percent = environment.progress.as_ref().and_then(|progress| progress.percent);
+    if let (EnvironmentState::Building, Some(percent)) = (environment.state, percent) {
+        return format!("building, {percent} %");
+    }
+    let word = match environment.state {
         EnvironmentState::NotBuilt => "not built",
         EnvironmentState::Building => "building",
         EnvironmentState::Ready => "ready",
         EnvironmentState::Failed => "failed",
-    }
+    };
+    word.to_owned()
 }
 
 fn table(environments: &[Environment]) -> String {
@@ -82,7 +162,7 @@ fn table(environments: &[Environment]) -> String {
         let default = if environment.default { " (default)" } else { "" };
         vec![
             Cell::new(format!("{}{default}", Text::line(&environment.name))),
-            Cell::new(state(environment.state)),
+            Cell::new(state(environment)),
             Cell::new(environment.interpreter.as_deref().map_or_else(|| "-".to_owned(), Text::line)),
             Cell::new(environment.size_bytes.map_or_else(|| "-".to_owned(), units::show_bytes)),
             Cell::new(Text::line(&environment.description)),
@@ -99,8 +179,13 @@ fn describe(environment: &Environment) -> String {
     };
     line("name", &environment.name);
     line("description", &environment.description);
-    line("state", state(environment.state));
-    line("base", &environment.base);
+    if let Some(security) = &environment.security {
+        line("security", security);
+    }
+    line("state", &state(environment));
+    let anywhere = if environment.portable { "the same on every machine" } else { "of this machine only" };
+    line("base", &format!("{} ({anywhere})", environment.base));
+    line("isolation", &environment.isolation);
     for (name, value) in [
         ("error", &environment.error),
         ("digest", &environment.digest),
@@ -114,8 +199,23 @@ fn describe(environment: &Environment) -> String {
         line("size", &units::show_bytes(bytes));
     }
     line("classes", &environment.allowed_classes.join(", "));
+    for (name, default, maximum) in limits(&environment.default_limits, &environment.maximum_limits) {
+        line(name, &format!("{default}, at most {maximum}"));
+    }
     for package in &environment.packages {
         line("package", &format!("{} {}", package.name, package.version));
     }
     lines.join("\n")
+}
+
+/// The limits that people ask for most, each with its default and its maximum.
+fn limits(default: &Limits, maximum: &Limits) -> [(&'static str, String, String); 3] {
+    let none = || "-".to_owned();
+    let bytes = |value: Option<u64>| value.map_or_else(none, units::show_bytes);
+    let wall = |value: Option<u64>| value.map_or_else(none, |ms| format!("{} s", ms / 1000));
+    [
+        ("wall time", wall(default.wall_ms), wall(maximum.wall_ms)),
+        ("memory", bytes(default.memory_bytes), bytes(maximum.memory_bytes)),
+        ("disk", bytes(default.disk_bytes), bytes(maximum.disk_bytes)),
+    ]
 }

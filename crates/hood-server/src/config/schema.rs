@@ -34,7 +34,6 @@ pub enum Kind {
     Path,
     /// IP address and port.
     Address,
-    Flag,
     List,
     IdRange,
     Filter,
@@ -128,7 +127,7 @@ pub const KEYS: &[Key] = &[
     auto("environments.dir", Kind::Path),
     auto("environments.images_dir", Kind::Path),
     key("environments.default", Kind::Text),
-    key("environments.build_on_demand", Kind::Flag),
+    key("environments.build", Kind::OneOf(&["on-demand", "never"])),
     key("log.filter", Kind::Filter),
     key("log.format", Kind::OneOf(&["text", "json"])),
     key("telemetry.otlp_endpoint", Kind::Url(&["http", "https"])),
@@ -150,7 +149,6 @@ impl Key {
         let as_text = || toml::Value::String(text.to_owned());
         match self.kind {
             Kind::Count { .. } => text.parse().map_or_else(|_| as_text(), toml::Value::Integer),
-            Kind::Flag => text.parse().map_or_else(|_| as_text(), toml::Value::Boolean),
             Kind::List => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect())
@@ -173,7 +171,6 @@ impl Key {
             Kind::Text => text.is_some_and(|text| !text.trim().is_empty()),
             Kind::Path => text.is_some_and(|text| text.starts_with('/') && !text.contains('\0')),
             Kind::Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
-            Kind::Flag => value.is_bool(),
             Kind::List => value.as_array().is_some_and(|items| {
                 items.iter().all(|item| item.as_str().is_some_and(|item| !item.trim().is_empty()))
             }),
@@ -242,7 +239,6 @@ impl fmt::Display for Kind {
             Self::Address => {
                 f.write_str("an IP address and a port, as in \"127.0.0.1:7470\" or \"[::1]:7470\"")
             }
-            Self::Flag => f.write_str("true or false"),
             Self::List => f.write_str("a list of texts"),
             Self::IdRange => f.write_str("\"FIRST:COUNT\" with FIRST above 0 and COUNT at least 2"),
             Self::Filter => {

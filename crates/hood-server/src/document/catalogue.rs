@@ -2,7 +2,7 @@
 //! that validation and planning know.
 
 use hood_core::Timestamp;
-use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Layer, PlaceKind};
+use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, PlaceKind};
 use hood_wire::api;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,8 @@ pub fn environment_facts(environment: &api::Environment) -> EnvironmentFacts {
             .iter()
             .filter_map(|class| ExecutorClass::parse(class))
             .collect(),
+        // One that is not known here is never taken for less than it is.
+        isolation: Isolation::parse(&environment.isolation).unwrap_or(Isolation::Gvisor),
     }
 }
 

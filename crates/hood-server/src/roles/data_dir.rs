@@ -125,7 +125,7 @@ impl Endpoint {
     }
 }
 
-fn make_private(path: &Path) -> Result<(), DataDirError> {
+pub(super) fn make_private(path: &Path) -> Result<(), DataDirError> {
     let make = || {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;

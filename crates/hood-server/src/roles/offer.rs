@@ -5,6 +5,7 @@ use hood_core::Limits;
 use hood_core::limits::Limit;
 use hood_dispatch::Catalogue;
 use hood_dispatch::catalogue::{EnvironmentEntry, EnvironmentStatus};
+use hood_dispatch::environment::Progress;
 use hood_wire::api;
 
 use crate::config::Config;
@@ -15,10 +16,10 @@ pub(super) fn document(catalogue: &Catalogue, config: &Config) -> CatalogueDocum
     CatalogueDocument::new(&catalogue.capacity, environments)
 }
 
-fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Environment {
+pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Environment {
     let (state, digest, size_bytes, interpreter, error) = match &entry.status {
         EnvironmentStatus::NotBuilt => (api::EnvironmentState::NotBuilt, None, None, None, None),
-        EnvironmentStatus::Building => (api::EnvironmentState::Building, None, None, None, None),
+        EnvironmentStatus::Building(_) => (api::EnvironmentState::Building, None, None, None, None),
         EnvironmentStatus::Ready { digest, size_bytes, interpreter } => (
             api::EnvironmentState::Ready,
             Some(digest.clone()),
@@ -34,10 +35,17 @@ fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Environment {
     api::Environment {
         name: entry.facts.name.clone(),
         description: entry.description.clone(),
+        security: entry.security.clone(),
         state,
+        progress: match &entry.status {
+            EnvironmentStatus::Building(progress) => Some(build_progress(progress)),
+            _ => None,
+        },
         digest,
         size_bytes,
-        base: entry.base.clone(),
+        base: entry.base.as_str().to_owned(),
+        isolation: entry.facts.isolation.as_str().to_owned(),
+        portable: entry.base.is_portable(),
         interpreter,
         packages: entry
             .packages
@@ -49,6 +57,17 @@ fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Environment {
         allowed_classes: entry.facts.allowed_classes.iter().map(|class| class.as_str().to_owned()).collect(),
         default: entry.facts.name == config.environments.default,
         error,
+    }
+}
+
+fn build_progress(progress: &Progress) -> api::BuildProgress {
+    api::BuildProgress {
+        stage: progress.stage.as_str().to_owned(),
+        percent: progress.percent(),
+        files_done: progress.files_done,
+        files_total: progress.files_total,
+        bytes_done: progress.bytes_done,
+        bytes_total: progress.bytes_total,
     }
 }
 

@@ -2,16 +2,14 @@
 //! line's embedded mode is this role on a port that nobody else knows.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use hood_core::plan::{Capacity, Degraded, PolicyMode, first_fatal};
 use hood_core::retry::RetryPolicy;
 use hood_core::{Tenant, Timestamp};
 use hood_dispatch::Dispatch;
-use hood_dispatch::environment::{self, Declaration, Library};
 use hood_dispatch::local::{Local, LocalConfig};
 use hood_sandbox::IdRange;
 use hood_store::{NewKey, Store, StoreConfig};
@@ -20,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
+use super::environments::open_library;
 use super::offer;
 use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
@@ -212,8 +211,7 @@ fn hash(token: &str) -> blake3::Hash {
 }
 
 async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local> {
-    let declarations = declarations(&config.environments.dir)?;
-    let library = Library::open(&config.environments.images_dir, declarations)?;
+    let library = open_library(config)?;
     let local = LocalConfig {
         state_dir: config.data_dir.join("sandbox"),
         ids: config.sandbox.id_range.map(|range| IdRange { first: range.first, pairs: range.count / 2 }),
@@ -228,34 +226,6 @@ async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local
         tracing::info!(place = %place.place, killed = place.killed, "a predecessor's place is proven dead");
     }
     Ok(local)
-}
-
-/// The built-in declarations and those of the operator, who may not redefine a built-in one: its name
-/// would promise something else than on another machine.
-fn declarations(dir: &Path) -> anyhow::Result<Vec<Declaration>> {
-    let mut declarations = environment::builtin()?;
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(declarations),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
-    };
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    paths.sort();
-    for path in paths {
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let declaration = Declaration::parse(&text, &path.to_string_lossy())?;
-        if declarations.iter().any(|known| known.name == declaration.name) {
-            bail!(
-                "{}: environment `{}` is declared twice; choose another name",
-                path.display(),
-                declaration.name
-            );
-        }
-        declarations.push(declaration);
-    }
-    Ok(declarations)
 }
 
 fn worker_config(config: &Config) -> WorkerConfig {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hood_core::lifecycle::{AfterLoss, AnyEvaluation, Transition};
 use hood_core::outcome::judge;
-use hood_core::plan::{Demand, ExecutorClass, RefusalCode, plan};
+use hood_core::plan::{Demand, RefusalCode, plan};
 use hood_core::retry::Loss;
 use hood_core::{Assignment, Limits, Observation, Program, Refusal, Timestamp, Verdict};
 use hood_dispatch::{AttemptKey, Conduct, DispatchError, Link, Order, Report, ReportBody};
@@ -168,12 +168,12 @@ impl Attempt<'_> {
     }
 
     fn plan(&self, accepted: &Accepted) -> Result<Assignment, Refusal> {
-        let demand = Demand { limits: accepted.limits, class: ExecutorClass::Cpu };
         let catalogue = self.shared.means.dispatch.capacity();
         let Some(environment) = catalogue.environment(&accepted.environment) else {
             let reason = format!("environment `{}` is no longer offered", accepted.environment);
             return Err(Refusal { code: RefusalCode::NoEnvironment, reason });
         };
+        let demand = Demand { limits: accepted.limits, class: environment.facts.class() };
         plan(&demand, &environment.facts, &catalogue.capacity, self.shared.config.policy)
     }
 

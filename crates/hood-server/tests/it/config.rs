@@ -167,18 +167,16 @@ fn values_must_fit_each_other() {
 
 #[test]
 fn flags_and_variables_are_held_to_the_same_rules() {
-    let mut sources = Sources::default().with_environment(&[
-        ("FUMEHOOD_LOG_FORMAT", "xml"),
-        ("FUMEHOOD_ENVIRONMENTS_BUILD_ON_DEMAND", "perhaps"),
-    ]);
+    let mut sources = Sources::default()
+        .with_environment(&[("FUMEHOOD_LOG_FORMAT", "xml"), ("FUMEHOOD_ENVIRONMENTS_BUILD", "perhaps")]);
     sources.set("worker.plces", "3", "--set");
     let found: Vec<String> = findings(&sources).iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
         [
             "flag --set: worker.plces is no known key; is `worker.places` meant?",
-            "environment FUMEHOOD_ENVIRONMENTS_BUILD_ON_DEMAND: environments.build_on_demand is \"perhaps\"; \
-             allowed is true or false",
+            "environment FUMEHOOD_ENVIRONMENTS_BUILD: environments.build is \"perhaps\"; \
+             allowed is \"on-demand\" or \"never\"",
             "environment FUMEHOOD_LOG_FORMAT: log.format is \"xml\"; allowed is \"text\" or \"json\"",
         ]
     );

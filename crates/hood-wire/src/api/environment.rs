@@ -7,13 +7,26 @@ use super::Limits;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Environment {
     pub name: String,
+    /// What it is for.
     pub description: String,
+    /// What holds its programs, in a line.
+    #[serde(default)]
+    pub security: Option<String>,
     pub state: EnvironmentState,
+    /// How far the build has come, while it is `building`.
+    #[serde(default)]
+    pub progress: Option<BuildProgress>,
     /// Content digest of the built image; null until it is built.
     pub digest: Option<String>,
     pub size_bytes: Option<u64>,
-    /// Where the image comes from: `host-python`.
+    /// Where the image comes from: `host-python`, or `imported`.
     pub base: String,
+    /// The isolation that it asks for: `namespace` or `gvisor`.
+    #[serde(default = "namespace")]
+    pub isolation: String,
+    /// Whether the image can be had on another machine with the same digest.
+    #[serde(default)]
+    pub portable: bool,
     /// The interpreter's version, once built.
     pub interpreter: Option<String>,
     pub packages: Vec<Package>,
@@ -24,6 +37,25 @@ pub struct Environment {
     pub default: bool,
     /// Why the build failed, where it did.
     pub error: Option<String>,
+}
+
+fn namespace() -> String {
+    "namespace".to_owned()
+}
+
+/// How far a build has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BuildProgress {
+    /// What is being done, in words.
+    pub stage: String,
+    /// Of this stage; null while it is not known how much there is to do.
+    pub percent: Option<u8>,
+    pub files_done: u64,
+    /// 0 while it is not known.
+    pub files_total: u64,
+    pub bytes_done: u64,
+    /// 0 while it is not known.
+    pub bytes_total: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

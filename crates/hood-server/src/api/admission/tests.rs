@@ -1,11 +1,12 @@
 use hood_core::Timestamp;
 use hood_core::limits::Limit;
-use hood_core::plan::{Capacity, Layer, PlaceKind, PolicyMode};
+use hood_core::plan::{Capacity, ExecutorClass, Layer, PlaceKind, PolicyMode};
 use hood_wire::api::{EnvironmentState, InputFile};
 
 use super::*;
 use crate::api::config::ApiLimits;
 use crate::api::guard::HostPolicy;
+use crate::config::Builds;
 use crate::document::CatalogueDocument;
 
 fn environment(name: &str) -> api::Environment {
@@ -16,6 +17,10 @@ fn environment(name: &str) -> api::Environment {
         digest: None,
         size_bytes: None,
         base: "host-python".to_owned(),
+        isolation: "namespace".to_owned(),
+        portable: false,
+        security: None,
+        progress: None,
         interpreter: None,
         packages: Vec::new(),
         default_limits: limits_to_wire(&Limits::DEFAULT, &[]),
@@ -46,7 +51,13 @@ fn catalogue(capacity: Capacity, environments: Vec<api::Environment>) -> Catalog
 
 fn config() -> ApiConfig {
     let hosts = HostPolicy::new("127.0.0.1:80".parse().expect("an address"), &[]);
-    ApiConfig { policy: PolicyMode::Strict, hosts, queue_max: 10, limits: ApiLimits::default() }
+    ApiConfig {
+        policy: PolicyMode::Strict,
+        hosts,
+        queue_max: 10,
+        builds: Builds::OnDemand,
+        limits: ApiLimits::default(),
+    }
 }
 
 fn admit(submission: Submission) -> Result<Admitted, ApiError> {
@@ -227,6 +238,23 @@ fn what_can_never_run_is_told_from_what_cannot_run_now() {
     let unbuilt =
         api::Environment { state: EnvironmentState::Failed, error: Some("no Python".into()), ..minimal() };
     assert_eq!(outcome(capacity(), unbuilt), not_now);
+    assert_eq!(outcome(capacity(), api::Environment { isolation: "gvisor".into(), ..minimal() }), never);
+    assert_eq!(
+        outcome(capacity(), api::Environment { allowed_classes: vec!["gpu".into()], ..minimal() }),
+        never
+    );
+}
+
+#[test]
+fn what_is_not_built_is_taken_or_refused_as_configured() {
+    let unbuilt = api::Environment { state: EnvironmentState::NotBuilt, ..environment("minimal") };
+    let catalogue = catalogue(capacity(), vec![unbuilt]);
+    let on_demand = Admission { catalogue: &catalogue, config: &config() };
+    on_demand.admit_one(code("")).expect("it is built when it is needed");
+    let never = ApiConfig { builds: Builds::Never, ..config() };
+    let error = Admission { catalogue: &catalogue, config: &never }.admit_one(code("")).expect_err("refused");
+    assert_eq!(error.code, ErrorCode::RefusedForNow);
+    assert!(error.detail.contains("fumehood env build minimal"), "{}", error.detail);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use hood_core::plan::{Capacity, ExecutorClass, Layer, PlaceKind, PolicyMode};
 use hood_core::{Tenant, Timestamp};
 use hood_server::api::{ApiConfig, ApiLimits, ApiParts, ApiState, HostPolicy, serve, token_hash};
 use hood_server::clock::{Clock, SystemClock};
+use hood_server::config::Builds;
 use hood_server::document::{CatalogueDocument, limits_to_wire, to_json};
 use hood_server::health::Health;
 use hood_server::telemetry::Metrics;
@@ -69,6 +70,7 @@ impl TestApp {
         let address = listener.local_addr().expect("an address");
         let health = Health::new(Duration::from_millis(500), Duration::ZERO);
         let config = ApiConfig {
+            builds: Builds::OnDemand,
             policy: PolicyMode::Strict,
             hosts: HostPolicy::new(address, &settings.allowed_hosts),
             queue_max,
@@ -175,6 +177,10 @@ pub(crate) fn environment(name: &str) -> Environment {
         digest: Some("blake3:00".to_owned()),
         size_bytes: Some(1),
         base: "host-python".to_owned(),
+        isolation: "namespace".to_owned(),
+        portable: false,
+        security: None,
+        progress: None,
         interpreter: Some("3.11.2".to_owned()),
         packages: Vec::new(),
         default_limits: limits_to_wire(&Limits::DEFAULT, &[]),
