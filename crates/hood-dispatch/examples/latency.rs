@@ -71,6 +71,7 @@ async fn one(local: &Local, n: u32) -> Result<(Duration, Duration), Box<dyn std:
         assignment,
         program: source.lay_out().map_err(|problems| format!("{problems:?}"))?,
         conduct: Conduct { grace: Duration::from_secs(1), fail_on_output_limit: false },
+        traceparent: None,
     };
     let began = Instant::now();
     let mut link = local.execute(order).await?;

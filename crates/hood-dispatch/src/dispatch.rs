@@ -51,6 +51,8 @@ pub struct Order {
     pub assignment: Assignment,
     pub program: Program,
     pub conduct: Conduct,
+    /// W3C trace context of whoever gives the order.
+    pub traceparent: Option<String>,
 }
 
 /// What a place says, numbered from 1 without gaps.

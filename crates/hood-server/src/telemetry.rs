@@ -3,7 +3,9 @@
 
 mod logs;
 pub mod metrics;
+mod traced;
 pub mod traces;
 
 pub use logs::{TelemetryError, init_logs};
 pub use metrics::Metrics;
+pub use traced::Traced;

@@ -158,7 +158,7 @@ pub(super) fn load(order: &mut Order, sampled: Sampled) -> Vec<HostFrame> {
         sampled_memory_bytes: sampled.memory.then_some(limits.memory_bytes),
         sampled_processes: sampled.processes.then_some(limits.processes),
         orphan_after_ms: millis(ORPHAN_AFTER),
-        traceparent: String::new(),
+        traceparent: order.traceparent.clone().unwrap_or_default(),
     })];
     for File { path, content, executable } in std::mem::take(&mut program.files) {
         frames.push(HostFrame::File { path: path.into_bytes(), executable });

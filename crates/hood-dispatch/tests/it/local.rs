@@ -62,6 +62,7 @@ impl Bench {
             assignment,
             program: source.lay_out().expect("sound"),
             conduct: Conduct { grace: Duration::from_millis(500), fail_on_output_limit: false },
+            traceparent: None,
         }
     }
 

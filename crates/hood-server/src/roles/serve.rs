@@ -25,6 +25,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::document;
 use crate::health::Health;
+use crate::telemetry::Traced;
 use crate::worker::{Means, ThreadDice, TokioSpawner, Worker, WorkerConfig};
 
 /// Between two looks at whether the offer has changed.
@@ -97,7 +98,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     .context("cannot open the store")?;
     let (token, token_is_new) = token(&data_dir, &store, clock.now()).await?;
     let local = start_places(config, options).await?;
-    let dispatch: Arc<dyn Dispatch> = Arc::new(local.clone());
+    let dispatch: Arc<dyn Dispatch> = Arc::new(Traced(local.clone()));
     publish(&store, &*dispatch, config, clock.now()).await?;
     let offers =
         tokio::spawn(keep_offering(store.clone(), local.clone(), config.clone(), Arc::clone(&clock)));

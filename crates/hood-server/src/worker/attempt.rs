@@ -11,12 +11,14 @@ use hood_core::{Assignment, Limits, Observation, Program, Refusal, Timestamp, Ve
 use hood_dispatch::{AttemptKey, Conduct, DispatchError, Link, Order, Report, ReportBody};
 use hood_store::{Chunk, Claimed, Commit, CommitError};
 use hood_wire::api;
+use tracing::Instrument as _;
 
 use super::Shared;
 use super::evidence;
 use super::leases::{Held, Told};
 use crate::document::{self, AcceptedDocument, ResultDocument, decision_document};
 use crate::telemetry::metrics::{record_attempt, record_finished, record_lost};
+use crate::telemetry::traces::{Part, Trace, trace_id};
 
 /// Output gathered into one commit at most; what is more goes into the next.
 const COMMIT_OUTPUT_BYTES: usize = 1024 * 1024;
@@ -45,12 +47,42 @@ enum Stop {
 
 pub(super) async fn run(shared: &Shared, claimed: Claimed, held: Held, entry: Entry) {
     let key = AttemptKey { evaluation: claimed.lease.evaluation, attempt: claimed.lease.attempt };
-    let mut attempt =
-        Attempt { shared, key, evaluation: claimed.evaluation, created_at: claimed.created_at, held };
+    let accepted = Attempt::read(&claimed.request);
+    let parent = accepted.as_ref().ok().and_then(|accepted| accepted.traceparent.clone());
+    let trace = traced(&claimed, entry, parent.as_deref(), shared.means.clock.now());
+    let traceparent = trace.traceparent().or(parent);
+    let span = tracing::info_span!(
+        "attempt",
+        evaluation.id = %key.evaluation,
+        attempt = key.attempt,
+        trace.id = traceparent.as_deref().and_then(trace_id),
+    );
+    let (evaluation, created_at) = (claimed.evaluation, claimed.created_at);
+    let attempt = Attempt { shared, key, evaluation, created_at, held, trace, traceparent };
+    see_through(attempt, accepted, entry).instrument(span).await;
+}
+
+/// From the lease to the end: of a first attempt also the wait before it.
+fn traced(claimed: &Claimed, entry: Entry, parent: Option<&str>, now: Timestamp) -> Trace {
+    let Claimed { lease, created_at, .. } = claimed;
+    if entry == Entry::Fresh && lease.attempt == 1 {
+        let queued = Trace::begin_at("queue", Part::Consumer, parent, *created_at);
+        queued.note("evaluation.id", lease.evaluation.to_string());
+        queued.end_at(now);
+    }
+    let trace = Trace::begin("attempt", Part::Consumer, parent);
+    trace.note("evaluation.id", lease.evaluation.to_string());
+    trace.note("attempt", i64::from(lease.attempt));
+    trace.note("taken_over", entry == Entry::TakenOver);
+    trace
+}
+
+async fn see_through(mut attempt: Attempt<'_>, accepted: Result<Accepted, String>, entry: Entry) {
+    let (shared, key) = (attempt.shared, attempt.key);
     if entry == Entry::Fresh {
         record_attempt();
     }
-    let mut ended = match Attempt::read(&claimed.request) {
+    let mut ended = match accepted {
         Ok(accepted) => attempt.go(&accepted, entry).await,
         Err(reason) => attempt.lose(&Lost::ours(reason)).await,
     };
@@ -61,10 +93,12 @@ pub(super) async fn run(shared: &Shared, claimed: Claimed, held: Held, entry: En
     match ended {
         Ok(()) => {}
         Err(Stop::LeaseLost) => {
-            tracing::warn!(evaluation.id = %key.evaluation, attempt = key.attempt, "lease lost; its new holder goes on");
+            attempt.trace.fail("lease lost");
+            tracing::warn!("lease lost; its new holder goes on");
         }
         Err(Stop::Refused(error)) => {
-            tracing::error!(evaluation.id = %key.evaluation, attempt = key.attempt, error = %error, "left to lapse");
+            attempt.trace.fail(error.to_string());
+            tracing::error!(error = %error, "left to lapse");
         }
     }
     shared.leases.release(&attempt.held);
@@ -76,6 +110,9 @@ struct Attempt<'a> {
     evaluation: AnyEvaluation,
     created_at: Timestamp,
     held: Held,
+    trace: Trace,
+    /// The context for the place: this attempt's, or whatever came with the submission.
+    traceparent: Option<String>,
 }
 
 /// An attempt that did not end, and everything known about why.
@@ -97,6 +134,7 @@ struct Accepted {
     limits: Limits,
     environment: String,
     conduct: Conduct,
+    traceparent: Option<String>,
 }
 
 impl Attempt<'_> {
@@ -118,6 +156,7 @@ impl Attempt<'_> {
                 fail_on_output_limit: accepted.submission.on_output_limit == api::OnOutputLimit::Fail,
             },
             environment: accepted.environment,
+            traceparent: accepted.traceparent,
         })
     }
 
@@ -138,6 +177,7 @@ impl Attempt<'_> {
                     assignment: assignment.clone(),
                     program: accepted.program.clone(),
                     conduct: accepted.conduct,
+                    traceparent: self.traceparent.clone(),
                 };
                 let mut told = self.held.told.clone();
                 tokio::select! {
@@ -300,6 +340,7 @@ impl Attempt<'_> {
         self.finish(&mut commit, step.transition, result);
         self.commit(commit).await?;
         self.evaluation = AnyEvaluation::Ended(step.evaluation);
+        self.trace.note("evaluation.verdict", verdict.as_str());
         record_finished(verdict, now.since(self.created_at));
         if verdict != Verdict::InfrastructureError {
             self.shared.health.vitals().set_last_finished(now);
@@ -320,8 +361,8 @@ impl Attempt<'_> {
             AnyEvaluation::Running(evaluation) => (Loss::Suspect, evaluation.lose(now, retry, dice)),
             AnyEvaluation::Queued(_) | AnyEvaluation::Ended(_) => return Err(Stop::LeaseLost),
         };
-        let (id, attempt) = (self.key.evaluation, self.key.attempt);
-        tracing::warn!(evaluation.id = %id, attempt, loss = loss.as_str(), reason = %lost.reason, "attempt lost");
+        tracing::warn!(loss = loss.as_str(), reason = %lost.reason, "attempt lost");
+        self.trace.fail(lost.reason.clone());
         record_lost(loss);
         let why = document::to_json(&evidence::document(loss, &lost.reason));
         let mut commit = Commit { lost: Some(why), ..Commit::default() };
@@ -359,8 +400,7 @@ impl Attempt<'_> {
                 Err(CommitError::Store(error)) => error,
                 Err(error) => return Err(Stop::Refused(error)),
             };
-            let (id, attempt) = (self.key.evaluation, self.key.attempt);
-            tracing::error!(evaluation.id = %id, attempt, error = %error, "cannot write; trying again");
+            tracing::error!(error = %error, "cannot write; trying again");
             tokio::select! {
                 biased;
                 () = lease_lost(&mut told) => return Err(Stop::LeaseLost),

@@ -258,7 +258,11 @@ fn a_terminal_obeys_nothing_that_a_program_wrote_unless_told_to() {
         Some(text(&output.stdout))
     };
     let Some(safe) = shown("hostile.py") else {
-        eprintln!("SKIPPED: terminal: no `script` (Debian: bsdutils)");
+        // Past the harness, which would swallow it.
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nSKIPPED: terminal: no `script` (Debian: bsdutils)\n",
+        );
         return;
     };
     assert!(safe.contains("^[]0;title^G<U+009B>31m<U+202E>abc"), "{safe:?}");

@@ -9,4 +9,5 @@ mod config;
 mod kill_loop;
 mod support;
 mod takeover;
+mod traces;
 mod verdicts;
