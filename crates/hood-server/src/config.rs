@@ -2,6 +2,7 @@
 //! win over environment variables, those over the file, the file over the defaults, which are the
 //! committed file `config/default.toml`; each value remembers where it came from.
 
+mod blobs;
 mod check;
 mod host;
 mod layers;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use hood_core::plan::PolicyMode;
 use serde::{Deserialize, Deserializer};
 
+pub use blobs::Blobs;
 pub use check::Finding;
 pub use host::Host;
 pub use layers::{Entry, Origin, Sources};
@@ -36,6 +38,7 @@ pub struct Config {
     pub api: Api,
     pub limits: Limits,
     pub store: Store,
+    pub blobs: Blobs,
     pub worker: Worker,
     pub sandbox: Sandbox,
     pub environments: Environments,

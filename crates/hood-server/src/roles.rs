@@ -3,6 +3,7 @@
 
 mod data_dir;
 mod environments;
+mod keeping;
 pub(crate) mod offer;
 pub mod serve;
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use hood_core::EvaluationId;
 use hood_core::outcome::Stream;
 
+use crate::blobs::BlobError;
+
 /// The store itself failed; the caller's request was well formed and may be tried again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -21,6 +23,8 @@ pub enum StoreError {
     },
     #[error("the database contradicts itself: {what}")]
     Corrupt { what: String },
+    #[error("large data cannot be had")]
+    Blob(#[from] BlobError),
     #[error("cannot measure {path}")]
     Measure {
         path: PathBuf,
@@ -61,6 +65,8 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
+    #[error("cannot open the blob store")]
+    Blobs(#[from] BlobError),
     #[error("cannot read what the store holds")]
     Read(#[from] StoreError),
 }
@@ -117,7 +123,11 @@ impl StoreError {
     pub fn is_disk_full(&self) -> bool {
         /// SQLITE_FULL.
         const FULL: &str = "13";
-        let Self::Database { source, .. } = self else { return false };
+        let source = match self {
+            Self::Database { source, .. } => source,
+            Self::Blob(error) => return error.is_disk_full(),
+            _ => return false,
+        };
         match &**source {
             sqlx::Error::Database(error) => error.code().is_some_and(|code| code == FULL),
             sqlx::Error::Io(error) => error.kind() == io::ErrorKind::StorageFull,

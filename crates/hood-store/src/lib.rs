@@ -2,9 +2,11 @@
 //! ids and randomness come from the caller. One task writes, in transactions shared by all who
 //! write at that moment; several connections read.
 
+mod blobs;
 mod config;
 mod db;
 mod error;
+mod keeping;
 mod migrate;
 mod model;
 mod ops;
@@ -17,10 +19,15 @@ mod upkeep;
 mod wake;
 mod writer;
 
+pub use blobs::{
+    Blob, BlobError, BlobPlace, BlobWriter, Blobs, BlobsConfig, Digest, Found, S3Config, S3Keys,
+};
 pub use config::{
-    QUEUE_MAX_DEFAULT, READERS_DEFAULT, STORAGE_BYTES_DEFAULT, STORAGE_RESERVE_BYTES_DEFAULT, StoreConfig,
+    BLOBS_DIR, QUEUE_MAX_DEFAULT, READERS_DEFAULT, STORAGE_BYTES_DEFAULT, STORAGE_RESERVE_BYTES_DEFAULT,
+    StoreConfig,
 };
 pub use error::{CommitError, FindError, OpenError, StoreError, SubmitError};
+pub use keeping::{ORPHAN_AGE, WRITING_MAX};
 pub use model::{
     Accepted, AttemptRecord, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk, Claimed,
     Commit, Delete, Filter, Idempotency, Key, Lapsed, Lease, NewEvaluation, NewKey, NewSubmission,

@@ -14,8 +14,10 @@ struct Migration {
     sql: &'static str,
 }
 
-const ALL: [Migration; 1] =
-    [Migration { version: 1, name: "initial", sql: include_str!("../migrations/0001_initial.sql") }];
+const ALL: [Migration; 2] = [
+    Migration { version: 1, name: "initial", sql: include_str!("../migrations/0001_initial.sql") },
+    Migration { version: 2, name: "blobs", sql: include_str!("../migrations/0002_blobs.sql") },
+];
 
 /// The oldest schema whose programs can work with what this one writes. Raised by a migration that
 /// takes something away from them.

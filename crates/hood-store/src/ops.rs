@@ -1,5 +1,6 @@
 //! Everything that writes, as operations of the one writer.
 
+pub(crate) mod blobs;
 pub(crate) mod client;
 pub(crate) mod commit;
 pub(crate) mod depth;

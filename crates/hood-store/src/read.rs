@@ -7,9 +7,12 @@ use hood_core::lifecycle::State;
 use hood_core::outcome::Stream;
 use hood_core::{BatchId, EvaluationId, Event, Tenant, Timestamp};
 
+use crate::blobs::Blob;
 use crate::db::{Connection, Row};
 use crate::error::{FindError, StoreError};
 use crate::model::{AttemptRecord, BatchRecord, CapacityRecord, Key, OutputSlice, QueueRecord, Record, Span};
+use crate::ops::blobs;
+use crate::ops::output::OUTPUT_IN_ROWS_MAX;
 use crate::rows::{
     corrupt, event, get, moment, number, priority, small, sql_number, state, summary, summary_columns, time,
 };
@@ -122,12 +125,13 @@ pub(crate) async fn exists(db: &mut Connection, tenant: &Tenant, id: EvaluationI
         .ok_or(FindError::NotFound)
 }
 
+/// A part of one stream, and the blob to read it from where it is in no rows any more.
 pub(crate) async fn output(
     db: &mut Connection,
     tenant: &Tenant,
     id: EvaluationId,
     span: Span,
-) -> Result<OutputSlice, FindError> {
+) -> Result<(OutputSlice, Option<Blob>), FindError> {
     let found = exists(db, tenant, id).await?;
     let (begun, state) = (small(&found, "attempts")?, state(&found)?);
     let attempt = span.attempt.unwrap_or(begun);
@@ -135,8 +139,36 @@ pub(crate) async fn output(
     if is_next || (attempt == 0 && begun == 0) {
         // One that has not begun has written nothing, and never will once the evaluation has ended.
         let ended = state.is_terminal();
-        return Ok(OutputSlice { attempt, bytes: Vec::new(), stored: 0, ended, cut: false });
+        return Ok((OutputSlice { attempt, bytes: Vec::new(), stored: 0, ended, cut: false }, None));
     }
+    let span = Span { attempt: Some(attempt), ..span };
+    let mut slice = measure(db, (tenant, id), span).await?.ok_or(FindError::NotFound)?;
+    let moves = slice.ended && slice.stored > OUTPUT_IN_ROWS_MAX;
+    if moves && let Some(blob) = blobs::of_stream(db, (tenant, id), attempt, span.stream).await? {
+        return Ok((slice, Some(blob)));
+    }
+    slice.bytes = bytes(db, (tenant, id), span, slice.stored).await?;
+    Ok((slice, None))
+}
+
+/// A part of a stream that is in rows; `None` where there is no such attempt.
+pub(crate) async fn in_rows(
+    db: &mut Connection,
+    key: (&Tenant, EvaluationId),
+    span: Span,
+) -> Result<Option<OutputSlice>, StoreError> {
+    let Some(mut slice) = measure(db, key, span).await? else { return Ok(None) };
+    slice.bytes = bytes(db, key, span, slice.stored).await?;
+    Ok(Some(slice))
+}
+
+/// How much of a stream is stored, without its bytes.
+async fn measure(
+    db: &mut Connection,
+    (tenant, id): (&Tenant, EvaluationId),
+    span: Span,
+) -> Result<Option<OutputSlice>, StoreError> {
+    let attempt = span.attempt.unwrap_or(0);
     let row = sqlx::query(
         "SELECT stdout_bytes, stderr_bytes, output_cut, ended_at FROM attempts \
          WHERE tenant = $1 AND evaluation = $2 AND number = $3",
@@ -144,18 +176,17 @@ pub(crate) async fn output(
     .bind(tenant.as_str())
     .bind(id.as_uuid())
     .bind(i64::from(attempt))
-    .fetch_optional(&mut *db)
+    .fetch_optional(db)
     .await
-    .map_err(failed("reading output"))?
-    .ok_or(FindError::NotFound)?;
+    .map_err(failed("reading output"))?;
+    let Some(row) = row else { return Ok(None) };
     let stored = match span.stream {
         Stream::Stdout => number(&row, "stdout_bytes")?,
         Stream::Stderr => number(&row, "stderr_bytes")?,
     };
     let ended = time(&row, "ended_at")?.is_some();
     let cut = get::<i64>(&row, "output_cut")? != 0;
-    let bytes = bytes(db, (tenant, id), Span { attempt: Some(attempt), ..span }, stored).await?;
-    Ok(OutputSlice { attempt, bytes, stored, ended, cut })
+    Ok(Some(OutputSlice { attempt, bytes: Vec::new(), stored, ended, cut }))
 }
 
 /// The pieces from the one that holds the first byte to the one that holds the last, and of them

@@ -11,6 +11,7 @@ use hood_core::{BatchId, EvaluationId, Event, Tenant, Timestamp};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::blobs::Blobs;
 use crate::config::StoreConfig;
 use crate::db::{self, Db, Look, Pool};
 use crate::error::{CommitError, FindError, OpenError, StoreError, SubmitError};
@@ -38,6 +39,7 @@ pub struct Store {
 struct Inner {
     config: StoreConfig,
     files: Files,
+    blobs: Blobs,
     writer: std::sync::Mutex<Option<Writer>>,
     writing: Mutex<Option<JoinHandle<()>>>,
     readers: Pool,
@@ -57,13 +59,15 @@ impl Store {
         crate::migrate::migrate(&mut connection, &path).await?;
         let readers = db::connect_readers(&path, config.readers).await.map_err(connect)?;
         let wake = Wake::new();
-        let files = Files::beside(&path);
+        let blobs = Blobs::open(&config.blobs).await?;
+        let files = Files::beside(&path, blobs.used());
         let upkeep = Upkeep::new(files.clone(), config.storage_bytes);
         let (writer, writing) = Writer::spawn(connection, wake.clone(), upkeep);
         let epoch = writer.run(Count("openings")).await?;
         let inner = Inner {
             config,
             files,
+            blobs,
             writer: std::sync::Mutex::new(Some(writer)),
             writing: Mutex::new(Some(writing)),
             readers,
@@ -202,7 +206,20 @@ impl Store {
         span: Span,
     ) -> Result<OutputSlice, FindError> {
         let mut look = self.look().await?;
-        read::output(&mut look, tenant, id, span).await
+        let (mut slice, blob) = read::output(&mut look, tenant, id, span).await?;
+        // Nothing is held of the database while another store is asked.
+        drop(look);
+        let Some(blob) = blob else { return Ok(slice) };
+        let end = span.offset.saturating_add(span.max as u64);
+        match self.inner.blobs.read(&blob, span.offset..end).await {
+            Ok(bytes) => slice.bytes = bytes.into(),
+            Err(error) => {
+                // Deleted between the two looks, perhaps.
+                read::exists(&mut *self.reader().await?, tenant, id).await?;
+                return Err(StoreError::from(error).into());
+            }
+        }
+        Ok(slice)
     }
 
     pub async fn batch(&self, tenant: &Tenant, id: BatchId) -> Result<BatchRecord, FindError> {
@@ -250,17 +267,22 @@ impl Store {
         self.writer()?.run(Durability).await
     }
 
-    fn writer(&self) -> Result<Writer, StoreError> {
+    /// Where large things are kept.
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    pub(crate) fn writer(&self) -> Result<Writer, StoreError> {
         let writer = self.inner.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         writer.clone().ok_or(StoreError::Closed)
     }
 
-    async fn reader(&self) -> Result<sqlx::pool::PoolConnection<Db>, StoreError> {
+    pub(crate) async fn reader(&self) -> Result<sqlx::pool::PoolConnection<Db>, StoreError> {
         self.inner.readers.acquire().await.map_err(failed("waiting for a reader"))
     }
 
     /// Several statements that must see the same moment.
-    async fn look(&self) -> Result<Look, StoreError> {
+    pub(crate) async fn look(&self) -> Result<Look, StoreError> {
         self.inner.readers.begin().await.map_err(failed("beginning to read"))
     }
 }

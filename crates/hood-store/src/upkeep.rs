@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::Row as _;
@@ -40,13 +41,15 @@ pub(crate) const QUIET: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     log: PathBuf,
+    /// Of those blobs that are files of this machine.
+    blobs_bytes: Arc<AtomicU64>,
 }
 
 impl Files {
-    pub(crate) fn beside(database: &Path) -> Self {
+    pub(crate) fn beside(database: &Path, blobs_bytes: Arc<AtomicU64>) -> Self {
         let mut log = database.as_os_str().to_owned();
         log.push("-wal");
-        Self { log: log.into() }
+        Self { log: log.into(), blobs_bytes }
     }
 
     fn log_bytes(&self) -> Result<u64, StoreError> {
@@ -57,12 +60,13 @@ impl Files {
         }
     }
 
-    /// Bytes in use: the log, and the database without what deletions have freed within it.
+    /// Bytes in use: the log, the blobs of this machine, and the database without what deletions have
+    /// freed within it.
     pub(crate) async fn used_bytes(&self, db: &mut Connection) -> Result<u64, StoreError> {
         let query = "SELECT (p.page_count - f.freelist_count) * s.page_size AS used \
              FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s";
         let row = sqlx::query(query).fetch_one(db).await.map_err(failed("measuring the database"))?;
-        Ok(number(&row, "used")? + self.log_bytes()?)
+        Ok(number(&row, "used")? + self.log_bytes()? + self.blobs_bytes.load(Ordering::Relaxed))
     }
 }
 

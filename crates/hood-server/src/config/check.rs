@@ -118,5 +118,19 @@ pub(super) fn relations(entries: &[Entry]) -> Vec<Finding> {
             findings.push(Finding::of(at, problem, allowed));
         }
     }
+    findings.extend(half_a_key(find("blobs.access_key_id"), find("blobs.secret_access_key")));
     findings
+}
+
+/// One of two that only help together.
+fn half_a_key(id: Option<&Entry>, secret: Option<&Entry>) -> Option<Finding> {
+    let (id, secret) = (id?, secret?);
+    let is_set = |entry: &Entry| entry.value.as_str().is_some_and(|text| !text.is_empty());
+    let (set, other) = match (is_set(id), is_set(secret)) {
+        (true, false) => (id, secret),
+        (false, true) => (secret, id),
+        _ => return None,
+    };
+    let problem = format!("is set, and {} is not", other.key.name);
+    Some(Finding::of(set, problem, "set both or neither".to_owned()))
 }

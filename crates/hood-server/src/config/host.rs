@@ -81,6 +81,7 @@ impl Host {
     fn value_of(&self, name: &str, data_dir: &Path, entries: &[Entry]) -> Option<(toml::Value, String)> {
         let (value, why) = match name {
             "data_dir" => (path(&self.data_dir()), if self.root { "root" } else { "this user" }),
+            "blobs.dir" => (path(&data_dir.join(hood_store::BLOBS_DIR)), "in the data directory"),
             "environments.dir" => (path(&data_dir.join("environments")), "in the data directory"),
             "environments.images_dir" => (path(&data_dir.join("images")), "in the data directory"),
             "worker.places" => (toml::Value::Integer(self.cpus.into()), "number of CPUs"),

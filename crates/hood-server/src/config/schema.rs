@@ -114,6 +114,12 @@ pub const KEYS: &[Key] = &[
     count("store.storage_reserve_bytes", 4 * MIB, LARGEST),
     count("store.queue_max", 1, 100_000_000),
     count("store.readers", 1, 64),
+    key("blobs.url", Kind::Url(&["s3"])),
+    auto("blobs.dir", Kind::Path),
+    key("blobs.endpoint", Kind::Url(&["http", "https"])),
+    key("blobs.region", Kind::Text),
+    key("blobs.access_key_id", Kind::Secret),
+    key("blobs.secret_access_key", Kind::Secret),
     auto("worker.places", Kind::Count { least: 1, most: 10_000 }),
     // Below a second a busy machine would lose leases that it still works on.
     count("worker.lease_ttl_ms", 1000, 3_600_000),

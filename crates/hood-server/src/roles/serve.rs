@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
 use super::environments::open_library;
+use super::keeping::Keeper;
 use super::offer;
 use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
@@ -80,6 +81,7 @@ pub struct Running {
     worker: JoinHandle<()>,
     api: JoinHandle<anyhow::Result<()>>,
     offers: JoinHandle<()>,
+    keeping: JoinHandle<()>,
 }
 
 /// Starts every part, in the order in which each needs the one before it, and answers requests when
@@ -93,6 +95,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         storage_reserve_bytes: config.store.storage_reserve_bytes,
         queue_max: config.store.queue_max,
         readers: config.store.readers,
+        blobs: config.blobs.place(),
     })
     .await
     .context("cannot open the store")?;
@@ -124,6 +127,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         tracing::warn!(reason = %why, "nothing can be run here as it is");
     }
     watch_over(&health, &store, &local, &worker, policy);
+    let keeping = Keeper::new(&store, &clock, worker_config(config).name).spawn(&stop_intake);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
 
     let listen = match options.purpose {
@@ -151,6 +155,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         worker,
         api,
         offers,
+        keeping,
     })
 }
 
@@ -164,6 +169,7 @@ impl Running {
         self.data_dir.withdraw();
         let served = self.api.await.context("the API panicked")?;
         self.offers.abort();
+        self.keeping.abort();
         self.local.shut_down(BURIAL_PATIENCE).await;
         self.store.close().await;
         served
@@ -305,6 +311,11 @@ fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, po
         async move {
             store.check_writable().await.map_err(|error| format!("the store cannot be written: {error}"))
         }
+    });
+    let blobs = store.blobs().clone();
+    health.register("blobs", move || {
+        let blobs = blobs.clone();
+        async move { blobs.check().await.map_err(|error| format!("{:#}", anyhow::Error::new(error))) }
     });
     let places = local.clone();
     health.register("sandbox", move || {

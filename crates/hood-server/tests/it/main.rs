@@ -1,6 +1,7 @@
 //! The binary and its API from outside. Each module says whether it is black, grey or white box.
 
 mod api;
+mod blobs;
 mod cli_env;
 mod cli_help;
 mod cli_run;

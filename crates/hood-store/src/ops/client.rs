@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hood_core::lifecycle::{AnyEvaluation, QueueEnd};
 use hood_core::{EvaluationId, State, Tenant, Timestamp};
 
-use super::{write_event, write_result};
+use super::{blobs, write_event, write_result};
 use crate::db::{Connection, Row, lock_clause};
 use crate::error::{FindError, StoreError};
 use crate::model::{Cancel, CancelWish, Delete, NewKey};
@@ -134,6 +134,7 @@ impl Operation for Forget {
             return Ok(Delete::NotTerminal);
         };
         self.forget_documents(db).await?;
+        blobs::doom(db, (&self.tenant, self.id)).await?;
         self.forget_labels(db, &row).await?;
         self.forget_last_of(db, &row).await?;
         context.signal(Signal::Changed(self.id));

@@ -4,7 +4,7 @@
 use hood_core::lifecycle::{AnyEvaluation, History};
 use hood_core::{EventKind, State, Timestamp, Transition, Verdict};
 
-use super::output::{append, compact};
+use super::output::{append, settle};
 use super::{write_event, write_result};
 use crate::db::{Connection, Row};
 use crate::error::{CommitError, StoreError};
@@ -46,8 +46,8 @@ impl Operation for Write {
             self.write_row(db, before.history().last_event, (last, &steps)).await?;
             context.moved((&self.lease.tenant, priority(&row)?), Some(before.state()), last.to());
         }
-        if steps.ended_at.is_some() {
-            compact(db, &self.lease).await?;
+        if let Some(ended_at) = steps.ended_at {
+            settle(db, &self.lease, ended_at).await?;
         }
         if steps.queued_at.is_some() {
             context.signal(Signal::Work);

@@ -1,17 +1,22 @@
 //! Output while it comes, and once no more will.
 
+use hood_core::Timestamp;
 use hood_core::outcome::Stream;
 
+use super::blobs;
 use crate::db::{Connection, Row};
 use crate::error::{CommitError, StoreError};
 use crate::model::{Chunk, Lease};
 use crate::rows::{corrupt, get, number, sql_number};
 use crate::writer::{Context, failed};
 
-/// The most that one row holds: larger chunks are split, and once an attempt has ended smaller ones
-/// are put together. It is what a read holds in memory beside what it was asked for, and a row of
-/// SQLite is read whole.
-pub(crate) const PIECE_BYTES_MAX: usize = 256 * 1024;
+/// Output of a stream that stays in the database once its attempt has ended: it is read with the record,
+/// and most output is no longer than this. What is longer becomes a blob.
+pub(crate) const OUTPUT_IN_ROWS_MAX: u64 = 64 * 1024;
+
+/// The most that one row holds: larger chunks are split. It is what a read holds in memory beside what
+/// it was asked for, and a row of SQLite is read whole.
+const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// How much of an attempt's streams is stored.
 #[derive(Clone, Copy, Debug)]
@@ -133,104 +138,63 @@ async fn insert(
     Ok(())
 }
 
-/// Makes few large pieces of many small chunks, once no more will come. A stream of up to
-/// [`PIECE_BYTES_MAX`] is one blob then. Of a longer one no more than a piece is in memory, and what
-/// is large already is left where it is.
-pub(super) async fn compact(db: &mut Connection, lease: &Lease) -> Result<(), StoreError> {
+/// Puts an attempt's output where it stays, once no more will come: what is small into one row, and what
+/// is large into a blob, by and by.
+pub(super) async fn settle(db: &mut Connection, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
+    let mut stored = measure(db, lease).await?;
     for stream in Stream::ALL {
-        for run in runs(&sizes(db, lease, stream).await?) {
-            let bytes = take(db, (lease, stream), run).await?;
-            insert(db, (lease, stream), run.0, &bytes).await?;
+        match *stored.of(stream) {
+            0 => {}
+            small if small <= OUTPUT_IN_ROWS_MAX => compact(db, (lease, stream)).await?,
+            _ => blobs::want(db, lease, stream, now).await?,
         }
     }
     Ok(())
 }
 
-/// Neighbours that fit into one piece, by where they begin and end; one alone is no run.
-fn runs(sizes: &[(u64, u64)]) -> Vec<(u64, u64)> {
-    let mut runs = Vec::new();
-    let mut members = 0;
-    for &(start, size) in sizes {
-        match runs.last_mut() {
-            Some((first, end)) if start + size - *first <= PIECE_BYTES_MAX as u64 => {
-                *end = start + size;
-                members += 1;
-            }
-            last => {
-                if last.is_some() && members == 1 {
-                    runs.pop();
-                }
-                runs.push((start, start + size));
-                members = 1;
-            }
-        }
+/// Makes one row of many small chunks.
+async fn compact(db: &mut Connection, of: (&Lease, Stream)) -> Result<(), StoreError> {
+    if chunks(db, of).await? > 1 {
+        let bytes = take(db, of).await?;
+        insert(db, of, 0, &bytes).await?;
     }
-    if members == 1 {
-        runs.pop();
-    }
-    runs
+    Ok(())
 }
 
-async fn sizes(db: &mut Connection, lease: &Lease, stream: Stream) -> Result<Vec<(u64, u64)>, StoreError> {
-    const SQL: &str = "SELECT start_at, length(bytes) AS size FROM output \
-         WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4 ORDER BY start_at";
-    let rows = sqlx::query(SQL)
+async fn chunks(db: &mut Connection, (lease, stream): (&Lease, Stream)) -> Result<u64, StoreError> {
+    const SQL: &str = "SELECT COUNT(*) AS chunks FROM output \
+         WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4";
+    let row = sqlx::query(SQL)
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))
         .bind(stream.as_str())
-        .fetch_all(db)
+        .fetch_one(db)
         .await
         .map_err(failed("compacting output"))?;
-    rows.iter().map(|row| Ok((number(row, "start_at")?, number(row, "size")?))).collect()
+    number(&row, "chunks")
 }
 
 /// Takes chunks out, and gives their bytes.
-async fn take(
-    db: &mut Connection,
-    (lease, stream): (&Lease, Stream),
-    (start, end): (u64, u64),
-) -> Result<Vec<u8>, StoreError> {
+async fn take(db: &mut Connection, (lease, stream): (&Lease, Stream)) -> Result<Vec<u8>, StoreError> {
     const SQL: &str = "DELETE FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 \
-         AND stream = $4 AND start_at >= $5 AND start_at < $6 RETURNING start_at, bytes";
+         AND stream = $4 RETURNING start_at, bytes";
     let mut rows: Vec<Row> = sqlx::query(SQL)
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))
         .bind(stream.as_str())
-        .bind(sql_number(start))
-        .bind(sql_number(end))
         .fetch_all(db)
         .await
         .map_err(failed("compacting output"))?;
     // In what order they are given back, no database promises.
     rows.sort_by_cached_key(|row| number(row, "start_at").unwrap_or(u64::MAX));
-    let mut bytes = Vec::with_capacity(usize::try_from(end - start).unwrap_or(0));
+    let mut bytes = Vec::new();
     for row in &rows {
+        if number(row, "start_at")? != bytes.len() as u64 {
+            return Err(corrupt(format!("output of {} has a hole", lease.evaluation)));
+        }
         bytes.extend_from_slice(get::<&[u8]>(row, "bytes")?);
     }
-    if bytes.len() as u64 != end - start {
-        return Err(corrupt(format!("output of {} has a hole", lease.evaluation)));
-    }
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    //! White box: which chunks are put together.
-
-    use super::*;
-
-    const MAX: u64 = PIECE_BYTES_MAX as u64;
-
-    #[test]
-    fn small_neighbours_are_put_together_and_large_ones_left_alone() {
-        assert_eq!(runs(&[]), []);
-        assert_eq!(runs(&[(0, 5)]), [], "one is one piece already");
-        assert_eq!(runs(&[(0, 5), (5, 7), (12, 1)]), [(0, 13)]);
-        assert_eq!(runs(&[(0, MAX), (MAX, MAX), (2 * MAX, 3)]), []);
-        assert_eq!(runs(&[(0, MAX), (MAX, 1), (MAX + 1, 1), (MAX + 2, MAX)]), [(MAX, MAX + 2)]);
-        assert_eq!(runs(&[(0, 1), (1, MAX - 1), (MAX, 1)]), [(0, MAX)], "to the byte");
-        assert_eq!(runs(&[(0, 2), (2, MAX - 1), (MAX + 1, 1)]), [(2, MAX + 2)]);
-    }
 }

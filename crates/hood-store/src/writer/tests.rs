@@ -1,6 +1,7 @@
 //! White box: what each caller is told when one of a shared transaction fails, and when all of it does.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 
@@ -43,7 +44,7 @@ impl Operation for Count {
 
 async fn writer() -> (Writer, Wake) {
     let wake = Wake::new();
-    let upkeep = Upkeep::new(Files::beside(Path::new("/nowhere")), u64::MAX);
+    let upkeep = Upkeep::new(Files::beside(Path::new("/nowhere"), Arc::default()), u64::MAX);
     (Writer::spawn(memory().await, wake.clone(), upkeep).0, wake)
 }
 

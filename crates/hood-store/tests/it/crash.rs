@@ -7,10 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use hood_core::lifecycle::AnyEvaluation;
 use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, RetryPolicy, Timestamp, Verdict};
-use hood_store::{Claimed, Commit, FindError, Lapsed, Store, StoreConfig};
+use hood_store::{Claimed, Commit, FindError, Lapsed, ORPHAN_AGE, Store, StoreConfig};
 
 use crate::support::{RESULT, chunk, evaluation, finished, invariants, single, started, tenant, tenure};
 
@@ -26,9 +27,17 @@ fn now() -> Timestamp {
     Timestamp::from_micros(i64::try_from(since.as_micros()).expect("before 294000"))
 }
 
+/// One in so many writes what is to become a blob.
+const LONG_ONE_IN: u128 = 6;
+const PARTS: usize = 20;
+
+fn is_long(id: EvaluationId) -> bool {
+    id.as_uuid().as_u128().is_multiple_of(LONG_ONE_IN)
+}
+
 /// What `id` writes.
 fn text(id: EvaluationId) -> Vec<u8> {
-    format!("{id} was here\n").repeat(20).into_bytes()
+    format!("{id} was here\n").repeat(if is_long(id) { 2000 } else { 20 }).into_bytes()
 }
 
 /// One line in one write, so that a kill leaves at most the last one incomplete.
@@ -50,11 +59,21 @@ async fn live(dir: &Path) {
     for _ in 0..3 {
         tokio::spawn(submit(store.clone()));
     }
+    tokio::spawn(keep(store.clone()));
     loop {
         let taken = store.reclaim(&tenure(now()), 50, Lapsed::All).await.expect("reclaims");
         let claimed = store.claim(&tenure(now()), 8).await.expect("claims");
         let all = taken.into_iter().chain(claimed).map(|claimed| work(store.clone(), claimed));
         futures::future::join_all(all).await;
+    }
+}
+
+/// As if every object were old: what must stay, stays for another reason.
+async fn keep(store: Store) {
+    loop {
+        store.move_outputs(now()).await.expect("moves");
+        store.delete_blobs(now()).await.expect("deletes");
+        store.delete_orphans(now().after(2 * ORPHAN_AGE)).await.expect("looks");
     }
 }
 
@@ -96,10 +115,12 @@ async fn work(store: Store, claimed: Claimed) {
         }
         other => panic!("leased in {other:?}"),
     };
-    for (i, part) in text(id).chunks(100).enumerate() {
-        let output = vec![chunk(Stream::Stdout, 100 * i as u64, part)];
+    let text = text(id);
+    let size = text.len().div_ceil(PARTS);
+    for (i, part) in text.chunks(size).enumerate() {
+        let output = vec![chunk(Stream::Stdout, (size * i) as u64, part)];
         store.commit(&lease, Commit { output, ..Commit::default() }).await.expect("stored");
-        say("stored", id, 100 * i as u64 + part.len() as u64);
+        say("stored", id, (size * i + part.len()) as u64);
     }
     store.commit(&lease, finished(running, now(), Verdict::Succeeded)).await.expect("ends");
     say("ended", id, 0);
@@ -177,6 +198,27 @@ async fn check_answers(store: &Store, id: EvaluationId, said: &Answered) {
     }
 }
 
+/// Once the work that is left is done there are as many blobs as long outputs, and no other.
+async fn check_blobs(store: &Store, ids: impl Iterator<Item = EvaluationId>) {
+    while store.move_outputs(now()).await.expect("moves") > 0 {}
+    while store.delete_blobs(now()).await.expect("deletes") > 0 {}
+    store.delete_orphans(now().after(2 * ORPHAN_AGE)).await.expect("looks");
+    let mut long = 0;
+    for id in ids.filter(|id| is_long(*id)) {
+        let Ok(record) = store.get(&tenant(), id).await else { continue };
+        for attempt in record.attempts.iter().filter(|attempt| attempt.ended_at.is_some()) {
+            let attempt = Some(attempt.number);
+            let span = hood_store::Span { stream: Stream::Stdout, attempt, offset: 0, max: usize::MAX };
+            let slice = store.output(&tenant(), id, span).await.expect("is there");
+            assert!(text(id).starts_with(&slice.bytes) && slice.bytes.len() as u64 == slice.stored, "{id}");
+            long += usize::from(slice.stored > 64 * 1024);
+        }
+    }
+    let blobs: Vec<_> = store.blobs().list().try_collect().await.expect("lists");
+    assert_eq!(blobs.len(), long);
+    assert!(long > 0, "no kill met a blob");
+}
+
 #[test]
 fn what_was_answered_outlives_every_kill() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -200,6 +242,7 @@ fn what_was_answered_outlives_every_kill() {
             check_answers(&store, *id, said).await;
         }
         invariants::check(&store).await;
+        check_blobs(&store, answered.keys().copied()).await;
         store.close().await;
     });
     let ended = answered.values().filter(|said| said.ended).count();

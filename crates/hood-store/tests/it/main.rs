@@ -2,12 +2,14 @@
 //! suite. What looks into SQLite's file is in `sqlite` and says so.
 
 mod accept;
+mod blobs;
 mod cancel;
 mod commit;
 mod concurrency;
 mod crash;
 mod leases;
 mod list;
+mod moving;
 mod output;
 mod replay;
 mod small;

@@ -2,6 +2,7 @@
 //! hold whatever was done to it.
 
 pub(crate) mod invariants;
+pub(crate) mod s3;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;

@@ -2,6 +2,7 @@
 
 use hood_core::Verdict;
 use hood_core::outcome::Stream;
+use hood_server::clock::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::json;
 
@@ -54,9 +55,15 @@ async fn the_bytes_come_back_exactly_and_nobody_may_take_them_for_a_page() {
 async fn one_range_is_answered_once_it_has_ended() {
     let app = TestApp::start().await;
     let bytes = long();
-    let id = finished(&app, &bytes).await;
-    let path = format!("/v1/evaluations/{id}/stdout");
-    let range = async |range: &str| Answer::of(app.request(Method::GET, &path).header("range", range)).await;
+    let path = format!("/v1/evaluations/{}/stdout", finished(&app, &bytes).await);
+    ranges_are_answered(&app, &path, &bytes).await;
+    assert_eq!(app.store.move_outputs(SystemClock.now()).await.expect("moves"), 1);
+    ranges_are_answered(&app, &path, &bytes).await;
+    assert!(app.get(&path).await.expect(200).body == bytes, "whole, from its blob");
+}
+
+async fn ranges_are_answered(app: &TestApp, path: &str, bytes: &[u8]) {
+    let range = async |range: &str| Answer::of(app.request(Method::GET, path).header("range", range)).await;
     for (asked, expected) in [
         ("bytes=0-0", 0..1),
         ("bytes=10-99", 10..100),
@@ -79,9 +86,9 @@ async fn one_range_is_answered_once_it_has_ended() {
         assert_eq!(answer.header("content-range"), "bytes */300000", "{wrong}");
     }
     range("lines=1-2").await.expect(200);
-    let etag = app.get(&path).await.header("etag").to_owned();
+    let etag = app.get(path).await.header("etag").to_owned();
     let if_range = async |tag: &str| {
-        let request = app.request(Method::GET, &path).header("range", "bytes=0-1").header("if-range", tag);
+        let request = app.request(Method::GET, path).header("range", "bytes=0-1").header("if-range", tag);
         Answer::of(request).await.status
     };
     assert_eq!((if_range(&etag).await, if_range("\"other\"").await), (206, 200));
