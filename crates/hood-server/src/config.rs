@@ -39,6 +39,7 @@ pub struct Config {
     pub limits: Limits,
     pub store: Store,
     pub blobs: Blobs,
+    pub bus: Bus,
     pub worker: Worker,
     pub sandbox: Sandbox,
     pub environments: Environments,
@@ -98,6 +99,17 @@ pub struct Store {
     pub storage_reserve_bytes: u64,
     pub queue_max: u64,
     pub readers: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bus {
+    /// Empty for memory.
+    pub url: Url,
+    /// `None` leaves it to the host's certificates.
+    #[serde(deserialize_with = "optional_path")]
+    pub ca: Option<PathBuf>,
+    pub prefix: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -209,6 +221,12 @@ pub struct Telemetry {
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Url(String);
+
+impl From<String> for Url {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
 
 impl Url {
     /// With its password: for connecting, never for showing.
@@ -325,6 +343,11 @@ fn id_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IdRange
 fn path_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
     Ok((path != Path::new(schema::AUTO)).then_some(path))
+}
+
+fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    Ok((!path.as_os_str().is_empty()).then_some(path))
 }
 
 /// The nine by name. The core's own type has no serde, so that nothing outside can shape it.

@@ -40,6 +40,8 @@ struct Inner {
 
 struct Entry {
     name: &'static str,
+    /// What it means where the look finds something wrong.
+    otherwise: api::CheckState,
     check: Check,
     last: Mutex<Option<Looked>>,
 }
@@ -77,8 +79,21 @@ impl Health {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), String>> + Send + 'static,
     {
-        let check: Check = Box::new(move || Box::pin(check()));
-        let entry = Arc::new(Entry { name, check, last: Mutex::default() });
+        self.add(name, api::CheckState::Failed, Box::new(move || Box::pin(check())));
+    }
+
+    /// Adds a check of something that can be done without: an `Err` of it is told, and makes nobody
+    /// send their requests elsewhere.
+    pub fn register_spare<F, Fut>(&self, name: &'static str, check: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.add(name, api::CheckState::Degraded, Box::new(move || Box::pin(check())));
+    }
+
+    fn add(&self, name: &'static str, otherwise: api::CheckState, check: Check) {
+        let entry = Arc::new(Entry { name, otherwise, check, last: Mutex::default() });
         let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|known| known.name != name);
         entries.push(entry);
@@ -93,8 +108,9 @@ impl Health {
     pub async fn check(&self) -> api::Health {
         let entries = self.entries();
         let checks = join_all(entries.iter().map(|entry| self.look(entry))).await;
-        let failed = checks.iter().any(|check| check.status == api::CheckState::Failed);
-        let status = if failed { api::CheckState::Failed } else { api::CheckState::Ok };
+        let any = |state| checks.iter().any(|check| check.status == state).then_some(state);
+        let worst = any(api::CheckState::Failed).or_else(|| any(api::CheckState::Degraded));
+        let status = worst.unwrap_or(api::CheckState::Ok);
         api::Health { status, checks }
     }
 
@@ -121,18 +137,18 @@ impl Health {
                 looked
             }
         };
-        shown(entry.name, looked)
+        shown(entry, looked)
     }
 }
 
-fn shown(name: &str, looked: Looked) -> api::Check {
+fn shown(entry: &Entry, looked: Looked) -> api::Check {
     let age = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (status, detail) = match looked.result {
         Ok(()) => (api::CheckState::Ok, String::new()),
-        Err(detail) => (api::CheckState::Failed, detail),
+        Err(detail) => (entry.otherwise, detail),
     };
     api::Check {
-        name: name.to_owned(),
+        name: entry.name.to_owned(),
         status,
         detail,
         age_ms: age(looked.at),
@@ -178,6 +194,18 @@ mod tests {
         assert_eq!(answer.status, api::CheckState::Failed);
         assert_eq!(answer.checks[0].detail, "the disk is full: free some");
         assert_eq!(answer.checks[1].status, api::CheckState::Ok);
+    }
+
+    #[tokio::test]
+    async fn what_can_be_done_without_degrades_and_fails_nothing() {
+        let health = Health::new(CHECK_TIMEOUT, Duration::ZERO);
+        health.register("store", || async { Ok(()) });
+        health.register_spare("bus", || async { Err("it is away".to_owned()) });
+        let answer = health.check().await;
+        assert_eq!(answer.status, api::CheckState::Degraded);
+        assert_eq!(answer.checks[1].status, api::CheckState::Degraded);
+        health.register("store", || async { Err("it is away".to_owned()) });
+        assert_eq!(health.check().await.status, api::CheckState::Failed);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The roles that the binary can play. Each builds only what it needs, and is started the same way
 //! by the command line and by a test.
 
+mod bus;
 mod data_dir;
 mod environments;
 mod keeping;

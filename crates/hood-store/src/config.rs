@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::blobs::BlobsConfig;
+use crate::wake::BusConfig;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -30,6 +31,8 @@ pub struct StoreConfig {
     pub queue_max: u64,
     pub readers: u32,
     pub blobs: BlobsConfig,
+    /// How other processes on the same database are woken; `None` where there are none.
+    pub bus: Option<BusConfig>,
 }
 
 impl StoreConfig {
@@ -42,6 +45,7 @@ impl StoreConfig {
             storage_reserve_bytes: STORAGE_RESERVE_BYTES_DEFAULT,
             queue_max: QUEUE_MAX_DEFAULT,
             readers: READERS_DEFAULT,
+            bus: None,
         }
     }
 }

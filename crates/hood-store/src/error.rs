@@ -8,6 +8,7 @@ use hood_core::EvaluationId;
 use hood_core::outcome::Stream;
 
 use crate::blobs::BlobError;
+use crate::wake::BusError;
 
 /// The store itself failed; the caller's request was well formed and may be tried again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -67,6 +68,8 @@ pub enum OpenError {
     },
     #[error("cannot open the blob store")]
     Blobs(#[from] BlobError),
+    #[error("cannot use the bus")]
+    Bus(#[from] BusError),
     #[error("cannot read what the store holds")]
     Read(#[from] StoreError),
 }

@@ -34,4 +34,4 @@ pub use model::{
     OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Span, Storage, Tenure,
 };
 pub use store::Store;
-pub use wake::{Cancels, Subscription, Wake};
+pub use wake::{BusConfig, BusError, BusSide, Cancels, Reach, Subscription, Wake};

@@ -58,9 +58,9 @@ impl Store {
         let mut connection = db::connect_writer(&path).await.map_err(connect)?;
         crate::migrate::migrate(&mut connection, &path).await?;
         let readers = db::connect_readers(&path, config.readers).await.map_err(connect)?;
-        let wake = Wake::new();
         let blobs = Blobs::open(&config.blobs).await?;
         let files = Files::beside(&path, blobs.used());
+        let wake = Wake::open(config.bus.as_ref())?;
         let upkeep = Upkeep::new(files.clone(), config.storage_bytes);
         let (writer, writing) = Writer::spawn(connection, wake.clone(), upkeep);
         let epoch = writer.run(Count("openings")).await?;

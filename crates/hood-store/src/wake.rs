@@ -1,91 +1,96 @@
-//! The in-process bus that says "look again". A hint, never the record: whoever is woken asks the
-//! store, and whoever was not woken finds the same by asking. Subscribe before you query, so that
-//! nothing can slip in between.
+//! The bus that says "look again". A hint, never the record: whoever is woken asks the store, and
+//! whoever was not woken finds the same by asking. Subscribe before you query, so that nothing can
+//! slip in between.
 //!
 //! Each subscription is one slot that takes any number of hints: a slow subscriber costs the writer
 //! nothing and misses nothing but repetitions.
+//!
+//! Within a process the bus is memory. Where several processes share a database, streams of a Redis
+//! carry the hints between them: each side writes to its own and reads all. They are bounded, and
+//! whatever may have been missed (an outage, a gap in a sender's numbers) makes everybody look.
 
-use std::collections::HashMap;
-use std::fmt;
+mod backoff;
+mod config;
+mod link;
+mod listen;
+mod local;
+mod message;
+mod publish;
+
+use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use hood_core::EvaluationId;
-use tokio::sync::{broadcast, watch};
+use tokio::task::AbortHandle;
 
-/// Cancel intents that may wait for a slow listener before it is told to look at everything.
-const CANCELS_PENDING_MAX: usize = 256;
+use config::Endpoint;
+pub use config::{BusConfig, BusError, BusSide};
+use link::Link;
+pub use link::Reach;
+use local::Bus;
+pub use local::{Cancels, Subscription};
+use publish::Outbox;
 
 #[derive(Clone, Debug)]
 pub struct Wake {
     bus: Arc<Bus>,
+    beyond: Option<Arc<Beyond>>,
 }
 
-struct Bus {
-    work: watch::Sender<()>,
-    cancels: broadcast::Sender<EvaluationId>,
-    /// Only evaluations that somebody watches now.
-    watched: Mutex<HashMap<EvaluationId, watch::Sender<()>>>,
+/// What ties this process's bus to the others'. The ties are cut when the last handle goes.
+#[derive(Debug)]
+struct Beyond {
+    outbox: Outbox,
+    link: Arc<Link>,
+    tasks: [AbortHandle; 2],
 }
 
-impl fmt::Debug for Bus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bus").field("watched", &self.lock().len()).finish_non_exhaustive()
-    }
-}
-
-impl Bus {
-    fn lock(&self) -> MutexGuard<'_, HashMap<EvaluationId, watch::Sender<()>>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Beyond {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
 impl Wake {
-    pub(crate) fn new() -> Self {
-        let bus = Bus {
-            work: watch::Sender::new(()),
-            cancels: broadcast::Sender::new(CANCELS_PENDING_MAX),
-            watched: Mutex::default(),
-        };
-        Self { bus: Arc::new(bus) }
+    /// Returns before the others are reached: a bus that is away delays hints and stops nobody.
+    pub(crate) fn open(config: Option<&BusConfig>) -> Result<Self, BusError> {
+        let bus = Arc::new(Bus::new());
+        let Some(config) = config else { return Ok(Self { bus, beyond: None }) };
+        let endpoint = Arc::new(Endpoint::new(config)?);
+        let link = Arc::new(Link::default());
+        let (outbox, publishing) = Outbox::new(Arc::clone(&endpoint), Arc::clone(&link));
+        let listening = listen::listen(endpoint, Arc::clone(&bus), Arc::clone(&link));
+        let tasks = [tokio::spawn(publishing).abort_handle(), tokio::spawn(listening).abort_handle()];
+        Ok(Self { bus, beyond: Some(Arc::new(Beyond { outbox, link, tasks })) })
+    }
+
+    /// Whether other processes hear this one and are heard.
+    pub fn reach(&self) -> Reach {
+        self.beyond.as_ref().map_or(Reach::Alone, |beyond| beyond.link.reach())
     }
 
     /// Ends when something was queued after this call, not after the first poll. What becomes due
     /// by the passing of time wakes nobody: whoever claims looks again by and by.
     pub fn work(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut work = self.bus.work.subscribe();
-        async move {
-            if work.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        self.bus.work()
     }
 
     /// Hints about one evaluation: an event, output, or a cancel intent.
     pub fn watch(&self, id: EvaluationId) -> Subscription {
-        let changes = self.bus.lock().entry(id).or_insert_with(|| watch::Sender::new(())).subscribe();
-        Subscription { id, changes: Some(changes), bus: Arc::clone(&self.bus) }
+        self.bus.watch(id)
     }
 
     /// Cancel intents for evaluations that somebody holds.
     pub fn cancels(&self) -> Cancels {
-        Cancels { receiver: self.bus.cancels.subscribe() }
+        self.bus.cancels()
     }
 
-    pub(crate) fn fire(&self, signal: Signal) {
-        match signal {
-            Signal::Work => {
-                self.bus.work.send_replace(());
-            }
-            Signal::Changed(id) => {
-                if let Some(changes) = self.bus.lock().get(&id) {
-                    changes.send_replace(());
-                }
-            }
-            Signal::Cancel(id) => {
-                // Nobody listening is no fault.
-                let _ = self.bus.cancels.send(id);
-            }
+    /// What one transaction did, once it is durable.
+    pub(crate) fn fire(&self, signals: HashSet<Signal>) {
+        signals.iter().for_each(|signal| self.bus.fire(*signal));
+        if let Some(beyond) = &self.beyond {
+            beyond.outbox.send(signals);
         }
     }
 }
@@ -95,50 +100,4 @@ pub(crate) enum Signal {
     Work,
     Changed(EvaluationId),
     Cancel(EvaluationId),
-}
-
-/// Somebody's interest in one evaluation; dropping it ends the interest.
-#[derive(Debug)]
-pub struct Subscription {
-    id: EvaluationId,
-    /// `None` only while it is dropped.
-    changes: Option<watch::Receiver<()>>,
-    bus: Arc<Bus>,
-}
-
-impl Subscription {
-    /// Ends when something changed since it was made, or since the last time this ended. It may
-    /// end for nothing.
-    pub async fn changed(&mut self) {
-        let Some(changes) = &mut self.changes else { return };
-        if changes.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        let mut watched = self.bus.lock();
-        self.changes = None;
-        if watched.get(&self.id).is_some_and(|changes| changes.receiver_count() == 0) {
-            watched.remove(&self.id);
-        }
-    }
-}
-
-#[derive(Debug)]
-pub struct Cancels {
-    receiver: broadcast::Receiver<EvaluationId>,
-}
-
-impl Cancels {
-    /// The next one; `None` where too many came at once and all held evaluations are to be looked at.
-    pub async fn recv(&mut self) -> Option<EvaluationId> {
-        match self.receiver.recv().await {
-            Ok(id) => Some(id),
-            Err(broadcast::error::RecvError::Lagged(_)) => None,
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
 }

@@ -192,7 +192,7 @@ async fn transact(db: &mut Connection, shared: Vec<Box<dyn Waiting>>, wake: &Wak
         answer(outcome.clone());
     }
     if outcome.is_ok() {
-        room.signals.into_iter().for_each(|signal| wake.fire(signal));
+        wake.fire(room.signals);
     }
 }
 

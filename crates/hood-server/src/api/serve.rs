@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
@@ -86,6 +87,19 @@ async fn accept(
     }
 }
 
+/// A listener that hears nothing for a long time sends nothing either: whether it is still there is
+/// asked after so long, so often, and so many times before its place is given to another.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMES: u32 = 3;
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_EVERY)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_TIMES)?)
+}
+
 struct Server {
     router: Router,
     http: http1::Builder,
@@ -98,6 +112,9 @@ impl Server {
         // Events and output are small and wanted at once.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "a connection keeps its delay");
+        }
+        if let Err(error) = keep_alive(&stream) {
+            tracing::debug!(error = %error, "whether a silent peer lives will not be asked");
         }
         // Whoever asks and never reads would otherwise hold a connection for ever, key or no key.
         let mut stream = TimeoutStream::new(stream);
@@ -120,5 +137,23 @@ async fn upkeep(state: ApiState) -> Infallible {
     loop {
         ticks.tick().await;
         state.metrics().upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! White box: from outside it takes a minute without a network to see it.
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whether_a_silent_peer_lives_is_asked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+        keep_alive(&stream).expect("is set");
+        assert!(sockopt::socket_keepalive(&stream).expect("is told"));
+        assert_eq!(sockopt::tcp_keepidle(&stream).expect("is told"), KEEPALIVE_IDLE);
+        assert_eq!(sockopt::tcp_keepintvl(&stream).expect("is told"), KEEPALIVE_EVERY);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).expect("is told"), KEEPALIVE_TIMES);
     }
 }

@@ -32,6 +32,8 @@ pub enum Kind {
     Text,
     /// An absolute path.
     Path,
+    /// An absolute path, or empty for none.
+    OptionalPath,
     /// IP address and port.
     Address,
     List,
@@ -120,6 +122,9 @@ pub const KEYS: &[Key] = &[
     key("blobs.region", Kind::Text),
     key("blobs.access_key_id", Kind::Secret),
     key("blobs.secret_access_key", Kind::Secret),
+    key("bus.url", Kind::Url(&["redis", "rediss"])),
+    key("bus.ca", Kind::OptionalPath),
+    key("bus.prefix", Kind::Text),
     auto("worker.places", Kind::Count { least: 1, most: 10_000 }),
     // Below a second a busy machine would lose leases that it still works on.
     count("worker.lease_ttl_ms", 1000, 3_600_000),
@@ -175,7 +180,8 @@ impl Key {
                 .and_then(|value| u64::try_from(value).ok())
                 .is_some_and(|value| (least..=most).contains(&value)),
             Kind::Text => text.is_some_and(|text| !text.trim().is_empty()),
-            Kind::Path => text.is_some_and(|text| text.starts_with('/') && !text.contains('\0')),
+            Kind::Path => text.is_some_and(is_path),
+            Kind::OptionalPath => text.is_some_and(|text| text.is_empty() || is_path(text)),
             Kind::Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
             Kind::List => value.as_array().is_some_and(|items| {
                 items.iter().all(|item| item.as_str().is_some_and(|item| !item.trim().is_empty()))
@@ -205,6 +211,10 @@ impl Key {
         let auto = if self.auto { ", or \"auto\"" } else { "" };
         format!("{}{auto}", self.kind)
     }
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.contains('\0')
 }
 
 /// In place of what nobody is shown.
@@ -242,6 +252,7 @@ impl fmt::Display for Kind {
             Self::Count { least, most } => write!(f, "a whole number from {least} to {most}"),
             Self::Text => f.write_str("a text that is not empty"),
             Self::Path => f.write_str("an absolute path"),
+            Self::OptionalPath => f.write_str("an absolute path, or \"\" for none"),
             Self::Address => {
                 f.write_str("an IP address and a port, as in \"127.0.0.1:7470\" or \"[::1]:7470\"")
             }

@@ -12,7 +12,7 @@ use hood_core::{Tenant, Timestamp};
 use hood_dispatch::Dispatch;
 use hood_dispatch::local::{Local, LocalConfig};
 use hood_sandbox::IdRange;
-use hood_store::{NewKey, Store, StoreConfig};
+use hood_store::{BusSide, NewKey, Store, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::data_dir::DataDir;
 use super::environments::open_library;
 use super::keeping::Keeper;
-use super::offer;
+use super::{bus, offer};
 use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -89,16 +89,7 @@ pub struct Running {
 pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running> {
     let data_dir = DataDir::lock(&config.data_dir)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(StoreConfig {
-        dir: data_dir.path().to_owned(),
-        storage_bytes: config.store.storage_bytes,
-        storage_reserve_bytes: config.store.storage_reserve_bytes,
-        queue_max: config.store.queue_max,
-        readers: config.store.readers,
-        blobs: config.blobs.place(),
-    })
-    .await
-    .context("cannot open the store")?;
+    let store = Store::open(store_config(config, &data_dir)?).await.context("cannot open the store")?;
     let (token, token_is_new) = token(&data_dir, &store, clock.now()).await?;
     let local = start_places(config, options).await?;
     let dispatch: Arc<dyn Dispatch> = Arc::new(Traced(local.clone()));
@@ -156,6 +147,18 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         api,
         offers,
         keeping,
+    })
+}
+
+fn store_config(config: &Config, data_dir: &DataDir) -> anyhow::Result<StoreConfig> {
+    Ok(StoreConfig {
+        dir: data_dir.path().to_owned(),
+        storage_bytes: config.store.storage_bytes,
+        storage_reserve_bytes: config.store.storage_reserve_bytes,
+        queue_max: config.store.queue_max,
+        readers: config.store.readers,
+        blobs: config.blobs.place(),
+        bus: bus::configured(&config.bus, BusSide::Serve)?,
     })
 }
 
@@ -305,6 +308,7 @@ fn sound(capacity: &Capacity, policy: PolicyMode) -> Result<(), String> {
 }
 
 fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, policy: PolicyMode) {
+    bus::watch_over(health, store);
     let writable = store.clone();
     health.register("store", move || {
         let store = writable.clone();

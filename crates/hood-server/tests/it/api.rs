@@ -6,4 +6,5 @@ mod environments;
 mod errors;
 mod evaluations;
 mod guards;
+mod replicas;
 mod service;

@@ -43,8 +43,8 @@ impl Operation for Count {
 }
 
 async fn writer() -> (Writer, Wake) {
-    let wake = Wake::new();
     let upkeep = Upkeep::new(Files::beside(Path::new("/nowhere"), Arc::default()), u64::MAX);
+    let wake = Wake::open(None).expect("memory alone");
     (Writer::spawn(memory().await, wake.clone(), upkeep).0, wake)
 }
 

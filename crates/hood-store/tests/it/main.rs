@@ -3,6 +3,7 @@
 
 mod accept;
 mod blobs;
+mod bus;
 mod cancel;
 mod commit;
 mod concurrency;

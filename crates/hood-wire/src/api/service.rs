@@ -91,5 +91,7 @@ pub struct StorageStatus {
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
     Ok,
+    /// It works without this, and slower.
+    Degraded,
     Failed,
 }

@@ -25,7 +25,7 @@ pub(crate) async fn alive() -> &'static str {
 #[utoipa::path(
     get, path = "/readyz", tag = "health", operation_id = "get_ready", security(()),
     responses(
-        (status = 200, description = "Every check is well.", body = Health),
+        (status = 200, description = "Every check is well, or what is not can be done without (`degraded`).", body = Health),
         (status = 503, description = "Some check failed; `checks` says which and why.", body = Health),
     ),
 )]
@@ -36,7 +36,7 @@ pub(crate) async fn ready(State(state): State<ApiState>) -> (StatusCode, Json<He
 
 const fn status(state: CheckState) -> StatusCode {
     match state {
-        CheckState::Ok => StatusCode::OK,
+        CheckState::Ok | CheckState::Degraded => StatusCode::OK,
         CheckState::Failed => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -1,8 +1,8 @@
 mod cancel;
 mod create;
 mod delete;
-mod events;
-mod follow;
+pub(crate) mod events;
+pub(crate) mod follow;
 mod fuzz;
 mod get;
 mod list;

@@ -36,10 +36,13 @@ pub(crate) struct TestApp {
     http: reqwest::Client,
     stop: CancellationToken,
     server: JoinHandle<anyhow::Result<()>>,
-    _dir: tempfile::TempDir,
+    settings: Settings,
+    /// Of the first of its replicas.
+    _dir: Option<tempfile::TempDir>,
 }
 
 /// What a test wants otherwise.
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) limits: ApiLimits,
     pub(crate) store: StoreConfig,
@@ -61,8 +64,19 @@ impl TestApp {
             allowed_hosts: Vec::new(),
         };
         change(&mut settings);
-        let queue_max = settings.store.queue_max;
-        let store = Store::open(settings.store).await.expect("the store opens");
+        let mut app = Self::over(settings).await;
+        app._dir = Some(dir);
+        app.token = app.add_key("test", &Tenant::default()).await;
+        app
+    }
+
+    /// Another one on the same database.
+    pub(crate) async fn replica(&self) -> Self {
+        Self { token: self.token.clone(), ..Self::over(self.settings.clone()).await }
+    }
+
+    async fn over(settings: Settings) -> Self {
+        let store = Store::open(settings.store.clone()).await.expect("the store opens");
         if let Some(catalogue) = &settings.catalogue {
             store.put_capacity(1, SystemClock.now(), &to_json(catalogue)).await.expect("a catalogue");
         }
@@ -73,8 +87,8 @@ impl TestApp {
             builds: Builds::OnDemand,
             policy: PolicyMode::Strict,
             hosts: HostPolicy::new(address, &settings.allowed_hosts),
-            queue_max,
-            limits: settings.limits,
+            queue_max: settings.store.queue_max,
+            limits: settings.limits.clone(),
         };
         let state = ApiState::from_parts(ApiParts {
             store: store.clone(),
@@ -86,9 +100,7 @@ impl TestApp {
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, state, stop.clone()));
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        let mut app = Self { address, token: String::new(), store, health, http, stop, server, _dir: dir };
-        app.token = app.add_key("test", &Tenant::default()).await;
-        app
+        Self { address, token: String::new(), store, health, http, stop, server, settings, _dir: None }
     }
 
     /// Makes a key of that name and returns its token.

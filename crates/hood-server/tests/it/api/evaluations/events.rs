@@ -12,13 +12,13 @@ use crate::support::answer::Answer;
 use crate::support::app::{PATIENCE, TestApp};
 
 /// Reads an event stream message by message.
-struct Listening {
+pub(crate) struct Listening {
     response: Response,
     text: String,
 }
 
 impl Listening {
-    async fn open(app: &TestApp, id: &str, last: Option<u64>) -> Self {
+    pub(crate) async fn open(app: &TestApp, id: &str, last: Option<u64>) -> Self {
         let request = app.request(Method::GET, &format!("/v1/evaluations/{id}/events"));
         let request = request.header("accept", "text/event-stream");
         let request =
@@ -43,7 +43,7 @@ impl Listening {
     }
 
     /// The next event, whose `id` and `event` lines agree with its data.
-    async fn event(&mut self) -> Option<Event> {
+    pub(crate) async fn event(&mut self) -> Option<Event> {
         loop {
             let message = self.message().await?;
             let field =
@@ -59,7 +59,7 @@ impl Listening {
         }
     }
 
-    async fn remaining(mut self) -> Vec<u64> {
+    pub(crate) async fn remaining(mut self) -> Vec<u64> {
         let mut numbers = Vec::new();
         while let Some(event) = self.event().await {
             numbers.push(event.number);

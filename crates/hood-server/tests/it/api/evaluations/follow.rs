@@ -11,13 +11,13 @@ use tokio::net::TcpStream;
 
 use crate::support::app::{PATIENCE, TestApp};
 
-struct Following {
+pub(crate) struct Following {
     response: Response,
     bytes: Vec<u8>,
 }
 
 impl Following {
-    async fn open(app: &TestApp, id: &str, query: &str) -> Self {
+    pub(crate) async fn open(app: &TestApp, id: &str, query: &str) -> Self {
         let path = format!("/v1/evaluations/{id}/stdout?follow=true{query}");
         let response = app.request(Method::GET, &path).send().await.expect("an answer");
         assert_eq!(response.status(), 200);
@@ -30,7 +30,7 @@ impl Following {
     }
 
     /// Reads until that many bytes are there.
-    async fn until(&mut self, length: usize) -> &[u8] {
+    pub(crate) async fn until(&mut self, length: usize) -> &[u8] {
         while self.bytes.len() < length {
             let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("in time");
             self.bytes.extend(chunk.expect("no break").expect("more to come"));
@@ -38,7 +38,7 @@ impl Following {
         &self.bytes
     }
 
-    async fn finish(mut self) -> Result<Vec<u8>, reqwest::Error> {
+    pub(crate) async fn finish(mut self) -> Result<Vec<u8>, reqwest::Error> {
         while let Some(chunk) =
             tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("in time")?
         {
