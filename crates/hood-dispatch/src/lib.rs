@@ -6,6 +6,7 @@ pub mod catalogue;
 mod dispatch;
 pub mod environment;
 pub mod local;
+pub mod outbox;
 
 pub use agent_binary::AGENT;
 pub use catalogue::Catalogue;

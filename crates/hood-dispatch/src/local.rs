@@ -2,7 +2,6 @@
 //! that this process owns. Places die with it; a successor proves them dead before it works.
 
 mod observe;
-mod outbox;
 mod place;
 mod probe;
 mod stock;

@@ -14,12 +14,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::observe::{Outside, stream_name};
-use super::outbox::{Outbox, Turn};
 use super::stock::{Body, bury, refill};
 use super::supervisor::{Act, Supervisor};
 use super::wire::{Sampled, Wire, WireError, load, stdin};
 use super::{Inner, ORPHAN_AFTER};
 use crate::dispatch::{AttemptKey, Conduct, DispatchError, Link, Order, ReportBody};
+use crate::outbox::{Outbox, Turn};
 
 #[derive(Debug)]
 pub(super) enum Command {

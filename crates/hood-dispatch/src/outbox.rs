@@ -1,5 +1,6 @@
 //! Reports on their way to the worker, kept until they are acknowledged, so that a worker which
-//! comes later can have what the one before it had not written down.
+//! comes later can have what the one before it had not written down. Whatever the place is, this is
+//! the end of the link that is its own.
 
 use std::collections::VecDeque;
 
@@ -17,7 +18,7 @@ struct Kept {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub struct Outbox {
     end: Option<LinkEnd>,
     kept: VecDeque<Kept>,
     /// How many of the kept ones are sent on the current link.
@@ -29,7 +30,7 @@ pub(super) struct Outbox {
 
 /// What a turn of the outbox brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub enum Turn {
     /// Reports up to `report` are durable, and with them the agent's frames up to `frame`.
     Acknowledged { report: u64, frame: u64 },
     /// The worker is gone; another may attach.
@@ -42,7 +43,7 @@ enum Step {
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, frame: u64, body: ReportBody) {
+    pub fn push(&mut self, frame: u64, body: ReportBody) {
         let bytes = match &body {
             ReportBody::Output { bytes, .. } => bytes.len(),
             ReportBody::Ready { .. } | ReportBody::Ended(_) => 0,
@@ -53,21 +54,21 @@ impl Outbox {
     }
 
     /// Whether more of the agent's frames can be taken in.
-    pub(super) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.bytes < KEPT_BYTES_MAX
     }
 
     /// Everything that was reported is acknowledged.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    pub(super) const fn is_attended(&self) -> bool {
+    pub const fn is_attended(&self) -> bool {
         self.end.is_some()
     }
 
     /// A new link, on which everything kept after `after` is sent again.
-    pub(super) fn attach(&mut self, after: u64) -> Link {
+    pub fn attach(&mut self, after: u64) -> Link {
         let (ours, theirs) = link(self.acknowledged.max(after));
         self.end = Some(theirs);
         self.sent = 0;
@@ -75,7 +76,7 @@ impl Outbox {
     }
 
     /// Sends what can be sent until something is acknowledged or the worker goes. Cancel safe.
-    pub(super) async fn turn(&mut self) -> Turn {
+    pub async fn turn(&mut self) -> Turn {
         while let Some(step) = self.step().await {
             match step {
                 Step::Sent => self.sent += 1,
@@ -89,7 +90,7 @@ impl Outbox {
     }
 
     /// What the worker acknowledged before it went, and nobody has looked at.
-    pub(super) fn unread(&mut self) -> Option<Turn> {
+    pub fn unread(&mut self) -> Option<Turn> {
         let acknowledged = *self.end.as_ref()?.acknowledged.borrow();
         (acknowledged > self.acknowledged).then(|| self.acknowledge(acknowledged))
     }
@@ -98,13 +99,14 @@ impl Outbox {
         let Some(end) = &mut self.end else { return std::future::pending().await };
         let unsent = self.kept.get(self.sent);
         tokio::select! {
-            permit = end.reports.reserve(), if unsent.is_some() => {
-                permit.ok()?.send(unsent?.report.clone());
-                Some(Step::Sent)
-            }
+            biased;
             changed = end.acknowledged.changed() => {
                 changed.ok()?;
                 Some(Step::Acknowledged(*end.acknowledged.borrow_and_update()))
+            }
+            permit = end.reports.reserve(), if unsent.is_some() => {
+                permit.ok()?.send(unsent?.report.clone());
+                Some(Step::Sent)
             }
         }
     }
