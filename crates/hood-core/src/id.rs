@@ -80,7 +80,7 @@ id!(
 
 /// Who a row belongs to. One tenant exists for now; every row and unique key carries it already, so
 /// that a second one needs no migration of what was written before.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenant(String);
 
 impl Tenant {

@@ -7,6 +7,8 @@ mod config;
 mod db;
 mod error;
 mod keeping;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod migrate;
 mod model;
 mod ops;

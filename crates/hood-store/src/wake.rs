@@ -53,10 +53,15 @@ impl Drop for Beyond {
 }
 
 impl Wake {
+    /// Within this process.
+    pub(crate) fn alone() -> Self {
+        Self { bus: Arc::new(Bus::new()), beyond: None }
+    }
+
     /// Returns before the others are reached: a bus that is away delays hints and stops nobody.
     pub(crate) fn open(config: Option<&BusConfig>) -> Result<Self, BusError> {
+        let Some(config) = config else { return Ok(Self::alone()) };
         let bus = Arc::new(Bus::new());
-        let Some(config) = config else { return Ok(Self { bus, beyond: None }) };
         let endpoint = Arc::new(Endpoint::new(config)?);
         let link = Arc::new(Link::default());
         let (outbox, publishing) = Outbox::new(Arc::clone(&endpoint), Arc::clone(&link));
