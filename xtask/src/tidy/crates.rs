@@ -25,6 +25,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ),
     ("hood-testkit", &[]),
     ("hood-bench", &["hood-client", "hood-wire"]),
+    ("hood-sim", &["hood-core", "hood-wire", "hood-store", "hood-dispatch", "hood-server"]),
     ("xtask", &[]),
 ];
 
@@ -171,6 +172,7 @@ fn same_but_unsafe(tree: &Tree, manifest: &toml::Table) -> bool {
 fn manifest(package: &str) -> String {
     match package {
         "hood-bench" => "bench/Cargo.toml".to_owned(),
+        "hood-sim" => "sim/Cargo.toml".to_owned(),
         "xtask" => "xtask/Cargo.toml".to_owned(),
         name => format!("crates/{name}/Cargo.toml"),
     }

@@ -1,0 +1,20 @@
+//! Deterministic simulation: the worker that is shipped, its core and the place's end of its link,
+//! under a scheduler, a clock, a store and processes that are made up from a seed. One seed is one
+//! world: what happens in it happens again, poll by poll, whenever it is run.
+//!
+//! What is not the shipped code here: the store (an in-memory one, held to the same conformance
+//! suite as the databases), the places' insides, and the clients.
+
+pub mod checker;
+pub mod cli;
+mod client;
+mod fate;
+pub mod history;
+mod ledger;
+mod places;
+mod process;
+mod rng;
+pub mod run;
+mod scheduler;
+mod script;
+mod world;
