@@ -17,6 +17,7 @@ mod global;
 mod list;
 mod logs;
 mod output;
+mod pki;
 mod run;
 mod serve;
 mod spinner;
@@ -69,6 +70,7 @@ enum Command {
     Environments(environments::Args),
     Doctor(doctor::Args),
     Config(config::Args),
+    Pki(pki::Args),
     Completions(completions::Args),
     Version(version::Args),
     /// Print the API's OpenAPI document.
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
 }
 
 fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::tls::install_provider();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return say_usage(&error),
@@ -105,6 +108,7 @@ impl Command {
     fn execute(self, global: &Global) -> Result<Exit, Failure> {
         match self {
             Self::Config(args) => config::execute(&args, global),
+            Self::Pki(args) => pki::execute(&args),
             Self::Doctor(args) => doctor::execute(&args, global),
             Self::Completions(args) => completions::execute(&args, Cli::command()),
             Self::Openapi => output::text(&crate::api::openapi()),
@@ -134,7 +138,9 @@ impl Command {
             Self::Delete(args) => delete::execute(&args, global).await,
             Self::Environments(args) => environments::execute(&args, global).await,
             Self::Version(args) => version::execute(&args, global).await,
-            Self::Config(_) | Self::Doctor(_) | Self::Completions(_) | Self::Openapi => Ok(Exit::DONE),
+            Self::Config(_) | Self::Pki(_) | Self::Doctor(_) | Self::Completions(_) | Self::Openapi => {
+                Ok(Exit::DONE)
+            }
         }
     }
 }

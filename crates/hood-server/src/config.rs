@@ -44,6 +44,7 @@ pub struct Config {
     pub sandbox: Sandbox,
     pub environments: Environments,
     pub log: Log,
+    pub tls: Tls,
     pub telemetry: Telemetry,
 }
 
@@ -209,6 +210,31 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// Of connections between roles.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    cert: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+}
+
+impl Tls {
+    /// All three, or none: the check lets nothing else through.
+    pub fn files(&self) -> Option<TlsFiles> {
+        let Self { cert, key, ca } = self.clone();
+        (!cert.as_os_str().is_empty()).then_some(TlsFiles { cert, key, ca })
+    }
+}
+
+/// A role's certificate, its key, and the CA that the others' certificates are of; each in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

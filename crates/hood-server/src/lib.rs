@@ -8,4 +8,5 @@ pub mod document;
 pub mod health;
 pub mod roles;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

@@ -106,7 +106,7 @@ pub(super) fn relations(entries: &[Entry]) -> Vec<Finding> {
     for limit in Limit::ALL.map(Limit::as_str) {
         pairs.push((format!("limits.default.{limit}"), format!("limits.maximum.{limit}")));
     }
-    let mut findings = Vec::new();
+    let mut findings = lone_tls_files(entries);
     for (lower, upper) in pairs {
         let (Some(lower), Some(upper)) = (find(&lower), find(&upper)) else { continue };
         if lower.value.as_integer() > upper.value.as_integer() {
@@ -133,4 +133,18 @@ fn half_a_key(id: Option<&Entry>, secret: Option<&Entry>) -> Option<Finding> {
     };
     let problem = format!("is set, and {} is not", other.key.name);
     Some(Finding::of(set, problem, "set both or neither".to_owned()))
+}
+
+/// A certificate without its key, or without a CA to believe, proves nothing to anybody.
+fn lone_tls_files(entries: &[Entry]) -> Vec<Finding> {
+    let of_tls = entries.iter().filter(|entry| entry.key.name.starts_with("tls."));
+    let (empty, named): (Vec<_>, Vec<_>) = of_tls.partition(|entry| entry.value.as_str() == Some(""));
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let missing = |entry: &&Entry| {
+        let problem = "is empty, and others of [tls] are not".to_owned();
+        Finding::of(entry, problem, "name all of tls.cert, tls.key and tls.ca, or none".to_owned())
+    };
+    empty.iter().map(missing).collect()
 }

@@ -141,6 +141,9 @@ pub const KEYS: &[Key] = &[
     key("environments.build", Kind::OneOf(&["on-demand", "never"])),
     key("log.filter", Kind::Filter),
     key("log.format", Kind::OneOf(&["text", "json"])),
+    key("tls.cert", Kind::OptionalPath),
+    key("tls.key", Kind::OptionalPath),
+    key("tls.ca", Kind::OptionalPath),
     key("telemetry.otlp_endpoint", Kind::Url(&["http", "https"])),
 ];
 

@@ -31,6 +31,7 @@ fn every_command_explains_itself() {
         "env",
         "doctor",
         "config",
+        "pki",
         "completions",
         "version",
     ] {
