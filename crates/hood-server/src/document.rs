@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod convert;
+mod event;
 mod outcome;
 mod view;
 
@@ -14,8 +15,9 @@ pub use convert::{
     limits_from_wire, limits_request_to_core, limits_to_wire, rfc3339, risk_to_core, source_to_core,
     state_to_core, state_to_wire, verdict_to_wire,
 };
+pub use event::event_views;
 pub use outcome::{decision_document, degraded_to_wire, evidence_of, stream_document, usage_to_wire};
-pub use view::{StreamHead, ViewError, batch_view, evaluation_view, event_view, summary_view};
+pub use view::{StreamHead, ViewError, batch_view, evaluation_view, summary_view};
 
 /// A document as the store keeps it. Documents are text, numbers and lists: serialising one cannot
 /// fail.
@@ -49,6 +51,17 @@ pub struct ResultDocument {
     pub limits: Option<api::Limits>,
     pub stdout: StreamDocument,
     pub stderr: StreamDocument,
+    #[serde(default)]
+    pub moments: Moments,
+}
+
+/// Moments of the last attempt that are no transitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moments {
+    /// Microseconds since 1970: the program was released.
+    pub started_at: Option<i64>,
+    /// The place had said its last word.
+    pub ended_at: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +84,7 @@ impl ResultDocument {
             limits: None,
             stdout: nothing,
             stderr: nothing,
+            moments: Moments::default(),
         }
     }
 

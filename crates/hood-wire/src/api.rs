@@ -16,7 +16,7 @@ pub use evaluation::{
     AttemptSummary, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary, Limits, State,
     Timings,
 };
-pub use event::{Event, EventList, EventType};
+pub use event::{Event, EventDetail, EventList, EventType, Hops};
 pub use problem::{FieldError, Problem};
 pub use result::{Degraded, Evidence, ExecError, Kill, LimitHit, Lost, Preview, Refusal, Usage, Verdict};
 pub use service::{

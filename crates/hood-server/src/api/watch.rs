@@ -39,6 +39,10 @@ impl Watch {
         &self.state
     }
 
+    pub(crate) fn id(&self) -> EvaluationId {
+        self.id
+    }
+
     pub(crate) fn tenant(&self) -> &Tenant {
         &self.tenant
     }

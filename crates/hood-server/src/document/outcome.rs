@@ -5,7 +5,7 @@ use hood_core::plan::Degraded;
 use hood_core::{Assignment, Timestamp};
 use hood_wire::api;
 
-use super::{ResultDocument, StreamDocument, limits_to_wire};
+use super::{Moments, ResultDocument, StreamDocument, limits_to_wire};
 
 impl ResultDocument {
     /// The end of one that ran, with everything that was seen of it. `suspect`: an earlier attempt
@@ -19,6 +19,7 @@ impl ResultDocument {
             limits: Some(limits_to_wire(&assignment.limits, &assignment.unenforced)),
             stdout: stream_document(&seen.stdout),
             stderr: stream_document(&seen.stderr),
+            moments: Moments::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hood_core::{Event, EventKind, State, Timestamp};
+use hood_core::{State, Timestamp};
 use hood_store::{AttemptRecord, BatchRecord, Record, RecordSummary};
 use hood_wire::api;
 use serde::Deserialize;
@@ -13,10 +13,10 @@ use super::{ResultDocument, StreamDocument, rfc3339, state_to_wire, verdict_to_w
 #[derive(Debug, thiserror::Error)]
 #[error("the stored {what} of {id} cannot be read")]
 pub struct ViewError {
-    what: &'static str,
-    id: String,
+    pub(super) what: &'static str,
+    pub(super) id: String,
     #[source]
-    source: serde_json::Error,
+    pub(super) source: serde_json::Error,
 }
 
 /// The little of an accepted document that the resource shows: code and files, which may be
@@ -154,29 +154,6 @@ pub fn summary_view(record: &RecordSummary) -> Result<api::EvaluationSummary, Vi
         started_at: record.started_at.map(rfc3339),
         finished_at: record.finished_at.map(rfc3339),
     })
-}
-
-pub fn event_view(event: &Event) -> api::Event {
-    let (kind, attempt, not_before, verdict) = match event.kind {
-        EventKind::Submitted => (api::EventType::Submitted, None, None, None),
-        EventKind::AttemptStarted { attempt } => (api::EventType::AttemptStarted, Some(attempt), None, None),
-        EventKind::Started { attempt } => (api::EventType::Started, Some(attempt), None, None),
-        EventKind::RetryScheduled { attempt, not_before } => {
-            (api::EventType::RetryScheduled, Some(attempt), Some(rfc3339(not_before)), None)
-        }
-        EventKind::Finished { verdict } => {
-            (api::EventType::Finished, None, None, Some(verdict_to_wire(verdict)))
-        }
-    };
-    api::Event {
-        number: event.number,
-        kind,
-        at: rfc3339(event.at),
-        state: state_to_wire(event.kind.state()),
-        attempt,
-        not_before,
-        verdict,
-    }
 }
 
 pub fn batch_view(batch: &BatchRecord) -> api::Batch {

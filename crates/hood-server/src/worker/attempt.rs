@@ -7,7 +7,7 @@ use hood_core::lifecycle::{AfterLoss, AnyEvaluation, Transition};
 use hood_core::outcome::judge;
 use hood_core::plan::{Demand, RefusalCode, plan};
 use hood_core::retry::Loss;
-use hood_core::{Assignment, Limits, Observation, Program, Refusal, Timestamp, Verdict};
+use hood_core::{Assignment, Limits, Observation, Program, Refusal, State, Timestamp, Verdict};
 use hood_dispatch::{AttemptKey, Conduct, DispatchError, Link, Order, Report, ReportBody};
 use hood_store::{Chunk, Claimed, Commit, CommitError};
 use hood_wire::api;
@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 use super::Shared;
 use super::evidence;
 use super::leases::{Held, Told};
-use crate::document::{self, AcceptedDocument, ResultDocument, decision_document};
+use crate::document::{self, AcceptedDocument, Moments, ResultDocument, decision_document};
 use crate::telemetry::metrics::{record_attempt, record_finished, record_lost};
 use crate::telemetry::traces::{Part, Trace, trace_id};
 
@@ -58,7 +58,8 @@ pub(super) async fn run(shared: &Shared, claimed: Claimed, held: Held, entry: En
         trace.id = traceparent.as_deref().and_then(trace_id),
     );
     let (evaluation, created_at) = (claimed.evaluation, claimed.created_at);
-    let attempt = Attempt { shared, key, evaluation, created_at, held, trace, traceparent };
+    let moments = Moments::default();
+    let attempt = Attempt { shared, key, evaluation, created_at, held, moments, trace, traceparent };
     see_through(attempt, accepted, entry).instrument(span).await;
 }
 
@@ -110,6 +111,8 @@ struct Attempt<'a> {
     evaluation: AnyEvaluation,
     created_at: Timestamp,
     held: Held,
+    /// Of this worker's own hearing: those before it took the attempt over are not known.
+    moments: Moments,
     trace: Trace,
     /// The context for the place: this attempt's, or whatever came with the submission.
     traceparent: Option<String>,
@@ -276,13 +279,20 @@ impl Attempt<'_> {
                     gathered += bytes.len();
                     commit.output.push(Chunk { stream, offset, bytes });
                 }
-                ReportBody::Ended(seen) => last_word = Some(seen),
+                ReportBody::Ended(seen) => {
+                    self.moments.ended_at = Some(self.shared.means.clock.now().as_micros());
+                    last_word = Some(seen);
+                }
             }
             let room = last_word.is_none() && gathered < COMMIT_OUTPUT_BYTES;
             next = if room { link.try_next() } else { None };
         }
         let Some(seen) = last_word else {
+            let released = commit.transitions.iter().any(|t| t.to() == State::Running);
             self.commit(commit).await?;
+            if released {
+                self.moments.started_at = Some(self.shared.means.clock.now().as_micros());
+            }
             link.acknowledge(highest);
             return Ok(false);
         };
@@ -385,7 +395,7 @@ impl Attempt<'_> {
 
     fn finish(&self, commit: &mut Commit, transition: Transition, result: &ResultDocument) {
         commit.transitions.push(transition);
-        commit.result = Some(document::to_json(result));
+        commit.result = Some(document::to_json(&ResultDocument { moments: self.moments, ..result.clone() }));
     }
 
     /// Writes under the lease, for as long as it takes: a store that is away for a while loses

@@ -6,7 +6,7 @@ use hood_core::{Assignment, Observation, Refusal};
 use hood_wire::api;
 
 use crate::document::stream_document;
-use crate::document::{ResultDocument, degraded_to_wire, limits_to_wire, usage_to_wire};
+use crate::document::{Moments, ResultDocument, degraded_to_wire, limits_to_wire, usage_to_wire};
 
 /// What the last attempt came to, lost like the ones before it.
 pub(super) fn lost(
@@ -33,6 +33,7 @@ pub(super) fn lost(
         limits: assignment.map(|assignment| limits_to_wire(&assignment.limits, &assignment.unenforced)),
         stdout: stream_document(&seen.stdout),
         stderr: stream_document(&seen.stderr),
+        moments: Moments::default(),
     }
 }
 

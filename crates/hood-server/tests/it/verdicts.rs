@@ -26,6 +26,27 @@ fn expect(evaluation: &Value, wanted: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_tells_when_it_was_where() {
+    let server = Server::start().await;
+    let ended = server.python("print(1)").await;
+    let events =
+        server.get(&format!("/v1/evaluations/{}/events", ended["id"].as_str().expect("an id"))).await;
+    let finished = events["items"].as_array().expect("events").last().expect("the end");
+    let detail = &finished["detail"];
+    let moments =
+        ["accepted_at", "queued_at", "leased_at", "ready_at", "started_at", "ended_at", "committed_at"].map(
+            |hop| {
+                detail["hops"][hop].as_str().unwrap_or_else(|| panic!("{hop} is not in {detail}")).to_owned()
+            },
+        );
+    assert!(moments.is_sorted(), "{moments:?}");
+    assert_eq!((&detail["attempt"], &detail["exit_code"]), (&json!(1), &json!(0)));
+    assert!(detail["executor"].as_str().is_some_and(|kind| kind.starts_with("local_")), "{detail}");
+    assert!(detail["usage"]["wall_ms"].as_f64().is_some_and(|wall| wall > 0.0), "{detail}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exit_codes() {
     let server = Server::start().await;
     for code in [0, 1, 3, 255] {

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
-use hood_core::{Event, Timestamp};
-use hood_wire::api::EventList;
+use hood_core::{EvaluationId, Event, Tenant, Timestamp};
+use hood_wire::api::{self, EventList};
 
 use super::parse_id;
 use crate::api::error::{ApiError, problems};
@@ -17,7 +17,7 @@ use crate::api::path::Segment;
 use crate::api::query::{Query, encode_cursor};
 use crate::api::state::ApiState;
 use crate::api::watch::{Watch, Woken, is_last};
-use crate::document::event_view;
+use crate::document::event_views;
 use crate::telemetry::metrics;
 
 problems!(InvalidParameter, EvaluationNotFound, TooManyStreams);
@@ -73,8 +73,23 @@ pub(crate) async fn events(
     let mut found = found.map_err(ApiError::find)?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
+    let items = views(&state, &caller.tenant, id, &found).await?;
     let next_cursor = found.last().filter(|_| more).map(|last| encode_cursor(&last.number.to_string()));
-    Ok(Json(EventList { items: found.iter().map(event_view).collect(), next_cursor }).into_response())
+    Ok(Json(EventList { items, next_cursor }).into_response())
+}
+
+/// Events with what the evaluation's record, as it is now, knows of them.
+async fn views(
+    state: &ApiState,
+    tenant: &Tenant,
+    id: EvaluationId,
+    events: &[Event],
+) -> Result<Vec<api::Event>, ApiError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let record = state.store().get(tenant, id).await.map_err(ApiError::find)?;
+    event_views(&record, events).map_err(ApiError::internal)
 }
 
 fn wants_stream(headers: &HeaderMap) -> bool {
@@ -105,19 +120,25 @@ async fn listen(watch: Watch, permit: StreamPermit, after: u64) -> Result<Respon
             }
         }
     }
-    let first = watch.events(after).await?;
+    let first = look(&watch, after).await?;
     let keep_alive = watch.state().config().limits.stream.keep_alive;
     let opened = watch.state().now();
-    let listener =
-        Listener { watch, pending: first.into(), sent: after, done: false, opened, _permit: permit };
+    let listener = Listener { watch, pending: first, sent: after, done: false, opened, _permit: permit };
     Ok(Sse::new(listener.into_stream()).keep_alive(KeepAlive::new().interval(keep_alive)).into_response())
+}
+
+/// The events after one, each with how it is shown.
+async fn look(watch: &Watch, after: u64) -> Result<VecDeque<(Event, api::Event)>, ApiError> {
+    let found = watch.events(after).await?;
+    let views = views(watch.state(), watch.tenant(), watch.id(), &found).await?;
+    Ok(found.into_iter().zip(views).collect())
 }
 
 /// One who listens. It holds the events of one look at the store, and looks again only when they
 /// were taken: a slow reader slows nobody but itself.
 struct Listener {
     watch: Watch,
-    pending: VecDeque<Event>,
+    pending: VecDeque<(Event, api::Event)>,
     sent: u64,
     done: bool,
     opened: Timestamp,
@@ -127,30 +148,30 @@ struct Listener {
 impl Listener {
     fn into_stream(self) -> impl Stream<Item = Result<SseEvent, Infallible>> {
         futures::stream::unfold(self, async |mut listener| {
-            let event = listener.next().await?;
-            Some((Ok(sse(&event)), listener))
+            let view = listener.next().await?;
+            Some((Ok(sse(&view)), listener))
         })
     }
 
     /// The next event; `None` after the terminal one, and where the client had better connect
     /// again: it goes on where it was.
-    async fn next(&mut self) -> Option<Event> {
+    async fn next(&mut self) -> Option<api::Event> {
         loop {
-            if let Some(event) = self.pending.pop_front() {
+            if let Some((event, view)) = self.pending.pop_front() {
                 self.sent = event.number;
                 self.done = is_last(&event);
                 self.measure(&event);
-                return Some(event);
+                return Some(view);
             }
             if self.done {
                 return None;
             }
-            match self.watch.events(self.sent).await {
+            match look(&self.watch, self.sent).await {
                 Ok(found) if found.is_empty() => match self.watch.changed().await {
                     Woken::Look => {}
                     Woken::Shutdown => return None,
                 },
-                Ok(found) => self.pending = found.into(),
+                Ok(found) => self.pending = found,
                 Err(error) => {
                     tracing::debug!(error.code = error.code.as_str(), "event stream ended early");
                     return None;
@@ -168,9 +189,8 @@ impl Listener {
     }
 }
 
-fn sse(event: &Event) -> SseEvent {
-    let view = event_view(event);
-    // An event is numbers and fixed words: serialising it cannot fail, and no word has a line end.
-    let data = serde_json::to_string(&view).unwrap_or_default();
-    SseEvent::default().id(event.number.to_string()).event(event.kind.as_str()).retry(RECONNECT).data(data)
+fn sse(view: &api::Event) -> SseEvent {
+    // An event is numbers and text: serialising it cannot fail, and JSON has no line end in it.
+    let data = serde_json::to_string(view).unwrap_or_default();
+    SseEvent::default().id(view.number.to_string()).event(view.kind.as_str()).retry(RECONNECT).data(data)
 }

@@ -7,7 +7,7 @@ use hood_core::outcome::Stream;
 use hood_core::retry::{Loss, RetryPolicy};
 use hood_core::{Transition, Verdict};
 use hood_server::clock::{Clock, SystemClock};
-use hood_server::document::{ResultDocument, StreamDocument, to_json};
+use hood_server::document::{Moments, ResultDocument, StreamDocument, to_json};
 use hood_store::{Chunk, Claimed, Commit, Store, Tenure};
 use hood_wire::api;
 
@@ -83,6 +83,7 @@ impl Attempt {
             limits: None,
             stdout: stream(self.written[0]),
             stderr: stream(self.written[1]),
+            moments: Moments::default(),
         };
         let commit = Commit { result: Some(to_json(&result)), ..Commit::default() };
         self.step(step.transition, commit).await;

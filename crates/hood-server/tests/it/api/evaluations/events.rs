@@ -203,3 +203,46 @@ async fn listeners_are_bounded_for_each_key() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn each_event_tells_the_hops_up_to_it_in_order() {
+    let app = TestApp::start().await;
+    let id = app.submit(&json!({"code": ""})).await;
+    app.worker().claim().await.lose("no place").await;
+    let mut attempt = app.worker().claim().await;
+    attempt.start().await;
+    attempt.finish(Verdict::Failed, Some(7)).await;
+    let listed = app.get(&format!("/v1/evaluations/{id}/events")).await.expect(200).json();
+    let details: Vec<&serde_json::Value> =
+        listed["items"].as_array().expect("events").iter().map(|event| &event["detail"]).collect();
+    assert_eq!(details.len(), 6);
+    const HOPS: [&str; 7] =
+        ["accepted_at", "queued_at", "leased_at", "ready_at", "started_at", "ended_at", "committed_at"];
+    let expected: [&[&str]; 6] = [
+        &["accepted_at", "queued_at", "committed_at"],
+        &["accepted_at", "queued_at", "leased_at", "committed_at"],
+        &["accepted_at", "queued_at", "leased_at", "ended_at", "committed_at"],
+        &["accepted_at", "queued_at", "leased_at", "committed_at"],
+        &["accepted_at", "queued_at", "leased_at", "ready_at", "committed_at"],
+        // The played worker keeps no moments of its own.
+        &["accepted_at", "queued_at", "leased_at", "ready_at", "committed_at"],
+    ];
+    for (detail, expected) in details.iter().zip(expected) {
+        let hops = detail["hops"].as_object().expect("hops");
+        let told: Vec<&str> = HOPS.into_iter().filter(|hop| hops.contains_key(*hop)).collect();
+        assert_eq!(told, expected, "{detail}");
+        let times: Vec<jiff::Timestamp> =
+            told.iter().map(|hop| hops[*hop].as_str().expect("a time").parse().expect("RFC 3339")).collect();
+        assert!(times.is_sorted(), "{detail}");
+    }
+    assert_eq!(details[2]["lost"], json!({"kind": "infrastructure", "reason": "no place"}));
+    assert_eq!(details[1].get("lost"), None, "what came later is not told before");
+    assert_eq!((&details[3]["attempt"], &details[5]["attempt"]), (&json!(2), &json!(2)));
+    assert_eq!((&details[5]["exit_code"], &details[5]["usage"]["wall_ms"]), (&json!(7), &json!(1.5)));
+
+    let mut events = Listening::open(&app, &id, None).await;
+    for detail in details {
+        let event = events.event().await.expect("an event");
+        assert_eq!(&serde_json::to_value(event.detail).expect("JSON"), detail, "live as listed");
+    }
+}
