@@ -219,6 +219,7 @@ impl Dispatch for Local {
         async move {
             let (key, token) = (order.key, order.token);
             let Some(commands) = self.enter(key, token)? else { return self.attach(key, token, 0).await };
+            tracing::debug!(evaluation.id = %key.evaluation, attempt = key.attempt, "a place is ordered");
             let (opened, outcome) = oneshot::channel();
             self.inner.runtime.spawn(place::run(Arc::clone(&self.inner), order, commands, opened));
             outcome.await.unwrap_or(Err(DispatchError::Gone(key)))

@@ -26,6 +26,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("hood-testkit", &[]),
     ("hood-bench", &["hood-client", "hood-wire"]),
     ("hood-sim", &["hood-core", "hood-wire", "hood-store", "hood-dispatch", "hood-server"]),
+    ("hood-chaos", &["hood-client", "hood-testkit", "hood-wire"]),
     ("xtask", &[]),
 ];
 
@@ -52,7 +53,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("axum", &["hood-server"]),
     ("seccompiler", &["hood-sandbox"]),
     ("landlock", &["hood-sandbox"]),
-    ("anyhow", &["hood-server", "hood-bench", "xtask"]),
+    ("anyhow", &["hood-server", "hood-bench", "hood-chaos", "xtask"]),
 ];
 
 #[derive(Debug, Deserialize)]
@@ -173,6 +174,7 @@ fn manifest(package: &str) -> String {
     match package {
         "hood-bench" => "bench/Cargo.toml".to_owned(),
         "hood-sim" => "sim/Cargo.toml".to_owned(),
+        "hood-chaos" => "tests/chaos/Cargo.toml".to_owned(),
         "xtask" => "xtask/Cargo.toml".to_owned(),
         name => format!("crates/{name}/Cargo.toml"),
     }

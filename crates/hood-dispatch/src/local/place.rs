@@ -264,6 +264,8 @@ impl Live {
             Turn::Acknowledged { frame, .. } => {
                 if let Some(wire) = &mut self.wire {
                     if !self.supervisor.was_released() {
+                        let (id, attempt) = (self.key.evaluation, self.key.attempt);
+                        tracing::debug!(evaluation.id = %id, attempt, "its program is released");
                         self.supervisor.released(Instant::now());
                         wire.send(HostFrame::Go);
                         for frame in std::mem::take(&mut self.stdin) {
@@ -328,6 +330,8 @@ impl Live {
         } else {
             bury(body);
         }
+        let (id, attempt) = (self.key.evaluation, self.key.attempt);
+        tracing::debug!(evaluation.id = %id, attempt, lost = seen.lost, "its program has ended");
         self.outbox.push(frame, ReportBody::Ended(Box::new(seen)));
         if !self.outbox.is_attended() {
             self.orphaned_at = Some(Instant::now() + ORPHAN_AFTER);

@@ -1,0 +1,170 @@
+//! The command line, and a run from its start to its verdict.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use tokio::task::JoinSet;
+
+use crate::fleet::{Fleet, Setting, Topology};
+use crate::history::{Chronicle, Incident, Victim, now};
+use crate::load::Load;
+use crate::plan::{self, Blow, Measure};
+use crate::report::{Floors, seconds, tally};
+use crate::storm::Storm;
+use crate::witness::Witness;
+use crate::{check, gather};
+
+/// Clients that submit at once.
+const CLIENTS: u64 = 8;
+/// Violations that are printed; the rest are counted.
+const SHOWN: usize = 40;
+
+/// Kills and freezes a running Fumehood over and over while evaluations go through it, then reads the
+/// complete history and judges it.
+#[derive(Debug, Parser)]
+#[command(name = "hood-chaos", version)]
+struct Args {
+    #[arg(long, value_enum, default_value = "serve-sqlite")]
+    topology: Topology,
+    /// Evaluations at least.
+    #[arg(long, default_value_t = 2_000)]
+    evaluations: u64,
+    /// Kills with SIGKILL.
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
+    /// Freezes with SIGSTOP, for longer than a lease lasts.
+    #[arg(long, default_value_t = 4)]
+    freezes: usize,
+    /// Blows at least to each kind of victim.
+    #[arg(long, default_value_t = 3)]
+    blows_each: usize,
+    /// What chance grows from; the time of day if left out.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Evaluations that run at once.
+    #[arg(long, default_value_t = 8)]
+    places: u32,
+    /// Seconds after which a run that is not over has failed.
+    #[arg(long, default_value_t = 480)]
+    limit_s: u64,
+    /// The binary to try; the one beside this one if left out.
+    #[arg(long)]
+    fumehood: Option<PathBuf>,
+    /// Keeps data and logs of the run in this directory.
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+pub(crate) fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    // One thread: a child's death is tied to the thread that made it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let limit = Duration::from_secs(args.limit_s);
+    runtime.block_on(async {
+        let Ok(done) = tokio::time::timeout(limit, run(&args)).await else {
+            bail!("not over after {} s", limit.as_secs());
+        };
+        done
+    })
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let seed = args.seed.unwrap_or_else(|| now().unsigned_abs() / 1_000_000);
+    let temporary = tempfile::tempdir().context("make a directory")?;
+    let directory = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
+    std::fs::create_dir_all(&directory).context("make the directory to keep")?;
+    let setting = Setting { binary: binary(args)?, directory, places: args.places };
+    let began = now();
+    let mut fleet = Fleet::start(args.topology, &setting).await?;
+    let victims = victims(&fleet);
+    let plan = plan::make(seed, &victims, Measure { kills: args.kills, freezes: args.freezes });
+    println!("{:?}, seed {seed}", args.topology);
+    for (index, blow) in plan.iter().enumerate() {
+        println!("{:>4}  {blow}", index + 1);
+    }
+    let chronicle = through(args, seed, &mut fleet, &plan).await?;
+    println!("over after {}", seconds(began, now()));
+    let floors = Floors {
+        evaluations: usize::try_from(args.evaluations)?,
+        kills: args.kills,
+        blows_each: args.blows_each,
+    };
+    let tally = tally(&chronicle, &victims, floors);
+    let violations = check::violations(&chronicle);
+    print!("{}", tally.text());
+    println!("{:<44} {:>8}", "violations", violations.len());
+    for violation in violations.iter().take(SHOWN) {
+        println!("VIOLATION: {violation}");
+    }
+    if !(violations.is_empty() && tally.shortfalls.is_empty()) {
+        bail!("seed {seed}: {} violations; short of: {:?}", violations.len(), tally.shortfalls);
+    }
+    Ok(())
+}
+
+/// Load and storm together, then everything that was seen.
+async fn through(args: &Args, seed: u64, fleet: &mut Fleet, plan: &[Blow]) -> anyhow::Result<Chronicle> {
+    let mut witness = Witness::default();
+    for (index, member) in fleet.members.iter().enumerate() {
+        if member.role.dispatches() {
+            witness.watch(index, member.log.clone());
+        }
+    }
+    let run = format!("chaos-{seed}");
+    let load = Arc::new(Load::new(run, seed, args.evaluations, fleet.clients.clone()));
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        clients.spawn(Arc::clone(&load).client(number));
+    }
+    let storm = async {
+        let mut storm = Storm { fleet: &mut *fleet, witness: &mut witness, incidents: Vec::new() };
+        let weathered = storm.run(plan).await;
+        load.storm_is_over();
+        weathered.map(|()| storm.incidents)
+    };
+    let calm = async {
+        while let Some(done) = clients.join_next().await {
+            done.context("a client")??;
+        }
+        anyhow::Ok(())
+    };
+    let (incidents, ()): (Vec<Incident>, ()) = tokio::try_join!(storm, calm)?;
+    let histories = gather::histories(&load).await?;
+    let listed = gather::listed(&load).await?;
+    fleet.stop().await.context("stop after the storm")?;
+    witness.look()?;
+    println!("requests sent again: {}; submissions repeated: {}", load.retried(), load.repeated());
+    Ok(Chronicle {
+        histories,
+        sightings: witness.sightings,
+        leases: fleet.database.leases()?,
+        people: fleet.members.iter().map(|member| member.person()).collect(),
+        incidents,
+        listed,
+    })
+}
+
+fn victims(fleet: &Fleet) -> Vec<Victim> {
+    let mut victims: Vec<Victim> = (0..fleet.members.len()).map(Victim::Member).collect();
+    if fleet.database.is_a_victim() {
+        victims.push(Victim::Database);
+    }
+    if fleet.bus.is_some() {
+        victims.push(Victim::Bus);
+    }
+    victims
+}
+
+fn binary(args: &Args) -> anyhow::Result<PathBuf> {
+    let path = match &args.fumehood {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().context("find this program")?.with_file_name("fumehood"),
+    };
+    if !path.is_file() {
+        bail!("there is no {}: build hood-server first, or name another with --fumehood", path.display());
+    }
+    Ok(path)
+}

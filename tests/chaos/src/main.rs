@@ -1,0 +1,21 @@
+//! Real processes under random deaths: evaluations are submitted without pause while every part of a
+//! running Fumehood is killed or frozen, and afterwards the complete history is read and judged.
+
+mod check;
+mod cli;
+mod database;
+mod dice;
+mod fleet;
+mod gather;
+mod history;
+mod load;
+mod member;
+mod plan;
+mod report;
+mod storm;
+mod witness;
+mod work;
+
+fn main() -> anyhow::Result<()> {
+    cli::main()
+}
