@@ -61,7 +61,7 @@ pub(crate) fn make(seed: u64, victims: &[Victim], measure: Measure) -> Vec<Blow>
         for round in 0..count {
             let Some(victim) = victims.get(round % victims.len().max(1)) else { break };
             // Each victim meets each aim in turn.
-            let aim = AIMS[(round / victims.len() + round) % AIMS.len()];
+            let aim = AIMS[(round / victims.len() + round % victims.len()) % AIMS.len()];
             let (pause, hold) = (dice.between(PAUSES.0, PAUSES.1), dice.between(lasts.0, lasts.1));
             blows.push(Blow { pause, victim: *victim, how, aim, hold });
         }
