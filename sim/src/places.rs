@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, PlaceKind};
+use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind};
 use hood_core::{Limits, Timestamp};
 use hood_dispatch::catalogue::{EnvironmentEntry, EnvironmentStatus};
 use hood_dispatch::environment::Base;
@@ -134,12 +134,7 @@ impl Places {
         let node = self.next_node();
         let mut live = self.lock();
         if let Some(entry) = live.get(&name(key)) {
-            let highest = entry.highest_token;
-            return if token < highest {
-                Err(DispatchError::Stale { key, token, highest })
-            } else {
-                Ok(None)
-            };
+            return if token < entry.highest_token { Err(DispatchError::Stale(key)) } else { Ok(None) };
         }
         let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
         live.insert(name(key), Entry { node, highest_token: token, commands, phase: Phase::Provisioning });
@@ -167,9 +162,8 @@ impl Dispatch for Places {
             let commands = {
                 let mut live = self.lock();
                 let entry = live.get_mut(&name(key)).ok_or(DispatchError::Gone(key))?;
-                let highest = entry.highest_token;
-                if token < highest {
-                    return Err(DispatchError::Stale { key, token, highest });
+                if token < entry.highest_token {
+                    return Err(DispatchError::Stale(key));
                 }
                 entry.highest_token = token;
                 entry.commands.clone()
@@ -189,6 +183,10 @@ impl Dispatch for Places {
         }
     }
 
+    fn holds(&self, key: AttemptKey) -> BoxFuture<'_, Result<bool, DispatchError>> {
+        std::future::ready(Ok(self.lock().contains_key(&name(key)))).boxed()
+    }
+
     fn capacity(&self) -> Arc<Catalogue> {
         Arc::clone(&self.catalogue)
     }
@@ -202,17 +200,19 @@ fn catalogue(places: u32) -> Catalogue {
     };
     let status =
         EnvironmentStatus::Ready { digest: "made:up".to_owned(), size_bytes: 1, interpreter: String::new() };
+    let capacity = Capacity {
+        version: 1,
+        taken_at: Timestamp::from_micros(START.as_micros()),
+        kind: PlaceKind::LocalRoot,
+        classes: vec![ExecutorClass::Cpu],
+        proven: Layer::ALL.to_vec(),
+        unproven: Vec::new(),
+        memory_bytes_max: u64::MAX,
+        places,
+    };
     Catalogue {
-        capacity: Capacity {
-            version: 1,
-            taken_at: Timestamp::from_micros(START.as_micros()),
-            kind: PlaceKind::LocalRoot,
-            classes: vec![ExecutorClass::Cpu],
-            proven: Layer::ALL.to_vec(),
-            unproven: Vec::new(),
-            memory_bytes_max: u64::MAX,
-            places,
-        },
+        version: 1,
+        offers: vec![Offer { executor: "made-up".to_owned(), free: places, open: true, capacity }],
         environments: vec![EnvironmentEntry {
             facts,
             description: String::new(),

@@ -244,9 +244,22 @@ pub struct Degraded {
     pub reason: String,
 }
 
+/// What one executor offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    pub executor: String,
+    /// Places of it that nothing runs in, as far as is known.
+    pub free: u32,
+    /// False while the executor does not answer.
+    pub open: bool,
+    pub capacity: Capacity,
+}
+
 /// A decision to run, with everything that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
+    /// Who carries it out.
+    pub executor: String,
     pub kind: PlaceKind,
     pub class: ExecutorClass,
     pub environment: String,
@@ -297,13 +310,48 @@ impl RefusalCode {
     }
 }
 
-/// Chooses a place, or says why there is none.
+/// Chooses an executor, or says why none may take it: of those that may, the one with the most free
+/// places. Where none may, the refusal is one that may pass, if there is one.
 pub fn plan(
     demand: &Demand,
     environment: &EnvironmentFacts,
-    capacity: &Capacity,
+    offers: &[Offer],
     policy: PolicyMode,
 ) -> Result<Assignment, Refusal> {
+    let mut refusals = Vec::new();
+    let mut chosen: Option<(&Offer, Assignment)> = None;
+    let mut fitting = 0;
+    for offer in offers {
+        match plan_on(demand, environment, offer, policy) {
+            Ok(assignment) => {
+                fitting += 1;
+                if chosen.as_ref().is_none_or(|(best, _)| offer.free > best.free) {
+                    chosen = Some((offer, assignment));
+                }
+            }
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    if let Some((offer, mut assignment)) = chosen {
+        let (executor, free) = (&offer.executor, offer.free);
+        assignment.reasons.push(match fitting {
+            1 => format!("executor `{executor}` is the only one that can take it"),
+            n => format!("executor `{executor}` has the most free places ({free}) of {n} that can take it"),
+        });
+        return Ok(assignment);
+    }
+    let hopeful = refusals.iter().position(|refusal| refusal.code.may_pass()).unwrap_or(0);
+    let nobody = Refusal { code: RefusalCode::NoPlaces, reason: "no executor is known".to_owned() };
+    Err(refusals.into_iter().nth(hopeful).unwrap_or(nobody))
+}
+
+fn plan_on(
+    demand: &Demand,
+    environment: &EnvironmentFacts,
+    offer: &Offer,
+    policy: PolicyMode,
+) -> Result<Assignment, Refusal> {
+    let capacity = &offer.capacity;
     let refuse = |code, reason| Err(Refusal { code, reason });
     let class = demand.class;
     if !environment.allowed_classes.contains(&class) {
@@ -335,6 +383,9 @@ pub fn plan(
             format!("memory_bytes is {asked}; the largest place has {largest}"),
         );
     }
+    if !offer.open {
+        return refuse(RefusalCode::NoPlaces, format!("executor `{}` does not answer", offer.executor));
+    }
     if capacity.places == 0 {
         return refuse(RefusalCode::NoPlaces, "no place is open for work".to_owned());
     }
@@ -346,7 +397,7 @@ pub fn plan(
         return refuse(RefusalCode::IsolationNotProven, reason);
     }
     let unenforced = unenforced(&degraded);
-    let mut reasons = vec![
+    let reasons = vec![
         format!("class `{}` is allowed by environment `{}` and offered", class.as_str(), environment.name),
         format!("memory_bytes {asked} fits the largest place ({})", capacity.memory_bytes_max),
         match degraded.len() {
@@ -354,8 +405,8 @@ pub fn plan(
             n => format!("{n} layers are not proven; policy `{}` runs without them", policy.as_str()),
         },
     ];
-    reasons.push("the local sandbox is the only executor of this machine".to_owned());
     Ok(Assignment {
+        executor: offer.executor.clone(),
         kind: capacity.kind,
         class,
         environment: environment.name.clone(),
@@ -434,6 +485,47 @@ mod tests {
         }
     }
 
+    fn offer(capacity: Capacity) -> Offer {
+        Offer { executor: "one".to_owned(), free: capacity.places, open: true, capacity }
+    }
+
+    fn plan_here(
+        demand: &Demand,
+        environment: &EnvironmentFacts,
+        capacity: &Capacity,
+        policy: PolicyMode,
+    ) -> Result<Assignment, Refusal> {
+        plan(demand, environment, &[offer(capacity.clone())], policy)
+    }
+
+    #[test]
+    fn the_executor_with_the_most_free_places_takes_it_of_those_that_can() {
+        let named =
+            |executor: &str, free, capacity| Offer { free, executor: executor.to_owned(), ..offer(capacity) };
+        let offers = [
+            named("full", 0, capacity()),
+            named("free", 2, capacity()),
+            named("small", 9, Capacity { memory_bytes_max: 1, ..capacity() }),
+            named("bare", 9, without(Layer::Seccomp)),
+            Offer { open: false, ..named("away", 9, capacity()) },
+        ];
+        let assignment = plan(&demand(), &environment(), &offers, PolicyMode::Strict).expect("assigned");
+        assert_eq!(assignment.executor, "free");
+        assert!(assignment.reasons.iter().any(|reason| reason.contains("most free places (2) of 2")));
+    }
+
+    #[test]
+    fn where_none_can_take_it_the_hopeful_reason_is_given() {
+        let closed = Capacity { places: 0, ..capacity() };
+        let small = Capacity { memory_bytes_max: 1, ..capacity() };
+        let refused = |offers: &[Offer]| {
+            plan(&demand(), &environment(), offers, PolicyMode::Strict).expect_err("refused").code
+        };
+        assert_eq!(refused(&[offer(small.clone()), offer(closed)]), RefusalCode::NoPlaces);
+        assert_eq!(refused(&[offer(small)]), RefusalCode::TooLarge);
+        assert_eq!(refused(&[]), RefusalCode::NoPlaces);
+    }
+
     fn without(layer: Layer) -> Capacity {
         let mut capacity = capacity();
         capacity.proven.retain(|proven| *proven != layer);
@@ -443,7 +535,8 @@ mod tests {
 
     #[test]
     fn a_decision_carries_its_reasons_and_the_age_of_what_it_knew() {
-        let assignment = plan(&demand(), &environment(), &capacity(), PolicyMode::Strict).expect("assigned");
+        let assignment =
+            plan_here(&demand(), &environment(), &capacity(), PolicyMode::Strict).expect("assigned");
         assert_eq!(
             (assignment.capacity_version, assignment.capacity_taken_at),
             (7, Timestamp::from_micros(5))
@@ -454,8 +547,8 @@ mod tests {
     #[test]
     fn strict_refuses_each_layer_that_is_not_proven_and_says_why() {
         for layer in PlaceKind::LocalRoot.required().iter().copied() {
-            let refusal =
-                plan(&demand(), &environment(), &without(layer), PolicyMode::Strict).expect_err("refused");
+            let refusal = plan_here(&demand(), &environment(), &without(layer), PolicyMode::Strict)
+                .expect_err("refused");
             assert_eq!(refusal.code, RefusalCode::IsolationNotProven);
             assert!(refusal.reason.contains(layer.as_str()) && refusal.reason.contains("the host lacks it"));
         }
@@ -464,7 +557,7 @@ mod tests {
     #[test]
     fn development_runs_without_what_it_can_spare_and_says_so() {
         for layer in PlaceKind::LocalRoot.required().iter().copied() {
-            let decision = plan(&demand(), &environment(), &without(layer), PolicyMode::Development);
+            let decision = plan_here(&demand(), &environment(), &without(layer), PolicyMode::Development);
             match decision {
                 Ok(assignment) => {
                     assert!(!layer.indispensable());
@@ -477,7 +570,7 @@ mod tests {
             }
         }
         let assignment =
-            plan(&demand(), &environment(), &without(Layer::MemoryLimit), PolicyMode::Development);
+            plan_here(&demand(), &environment(), &without(Layer::MemoryLimit), PolicyMode::Development);
         assert_eq!(assignment.expect("runs").unenforced, [Limit::MemoryBytes]);
     }
 
@@ -491,7 +584,8 @@ mod tests {
             (demand(), environment(), Capacity { places: 0, ..capacity() }, true),
         ];
         for (demand, environment, capacity, may_pass) in cases {
-            let refusal = plan(&demand, &environment, &capacity, PolicyMode::Strict).expect_err("refused");
+            let refusal =
+                plan_here(&demand, &environment, &capacity, PolicyMode::Strict).expect_err("refused");
             assert_eq!(refusal.code.may_pass(), may_pass, "{}", refusal.reason);
         }
     }

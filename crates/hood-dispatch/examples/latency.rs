@@ -60,7 +60,7 @@ async fn one(local: &Local, n: u32) -> Result<(Duration, Duration), Box<dyn std:
     let demand = Demand { limits: Limits::DEFAULT, class: ExecutorClass::Cpu };
     let facts = &catalogue.environment("minimal").ok_or("no environment")?.facts;
     let assignment =
-        plan(&demand, facts, &catalogue.capacity, PolicyMode::Strict).map_err(|refusal| refusal.reason)?;
+        plan(&demand, facts, &catalogue.offers, PolicyMode::Strict).map_err(|refusal| refusal.reason)?;
     let source = Source { code: Some("print(1)".to_owned()), ..Source::default() };
     let order = Order {
         key: AttemptKey {

@@ -1,18 +1,46 @@
 //! What a dispatcher offers: all that the API and the decision engine know of places.
 
 use hood_core::Limits;
-use hood_core::plan::{Capacity, EnvironmentFacts};
+use hood_core::plan::{Capacity, EnvironmentFacts, Offer};
 
 use crate::environment::{Base, Progress};
 
 /// One look at everything on offer. Its version rises whenever something in it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalogue {
-    pub capacity: Capacity,
+    pub version: u64,
+    /// What each executor offers; never empty in what a dispatcher says of itself.
+    pub offers: Vec<Offer>,
     pub environments: Vec<EnvironmentEntry>,
 }
 
 impl Catalogue {
+    /// Places of all executors together.
+    pub fn places(&self) -> u32 {
+        self.offers.iter().fold(0, |sum, offer| sum.saturating_add(offer.capacity.places))
+    }
+
+    /// Places of the executors that answer.
+    pub fn open_places(&self) -> u32 {
+        let open = self.offers.iter().filter(|offer| offer.open);
+        open.fold(0, |sum, offer| sum.saturating_add(offer.capacity.places))
+    }
+
+    /// All offers told as one: what the best of them has proven, and the places of all.
+    pub fn summary(&self) -> Option<Capacity> {
+        let best = self.offers.iter().max_by_key(|offer| {
+            let capacity = &offer.capacity;
+            (capacity.places > 0, capacity.proven.len(), capacity.memory_bytes_max)
+        })?;
+        let largest = self.offers.iter().map(|offer| offer.capacity.memory_bytes_max).max();
+        Some(Capacity {
+            version: self.version,
+            places: self.places(),
+            memory_bytes_max: largest.unwrap_or_default(),
+            ..best.capacity.clone()
+        })
+    }
+
     pub fn environment(&self, name: &str) -> Option<&EnvironmentEntry> {
         self.environments.iter().find(|entry| entry.facts.name == name)
     }

@@ -88,8 +88,8 @@ pub enum DispatchError {
     #[error("no place of {0} is here")]
     Gone(AttemptKey),
     /// Somebody with a higher token holds this place.
-    #[error("{key} obeys token {highest}; {token} is stale")]
-    Stale { key: AttemptKey, token: u64, highest: u64 },
+    #[error("{0} obeys a higher token")]
+    Stale(AttemptKey),
 }
 
 /// A way to run evaluations.
@@ -105,6 +105,10 @@ pub trait Dispatch: Send + Sync + fmt::Debug {
     /// ended: nothing.
     fn cancel(&self, key: AttemptKey, grace: Duration);
 
+    /// Whether a place of the attempt is here, or is being made. `false` is proof that it is dead or
+    /// never was; where that cannot be found out, it is an error.
+    fn holds(&self, key: AttemptKey) -> BoxFuture<'_, Result<bool, DispatchError>>;
+
     /// What the places offer, as last proven. Cheap: it is asked before every decision.
     fn capacity(&self) -> Arc<Catalogue>;
 }
@@ -112,6 +116,7 @@ pub trait Dispatch: Send + Sync + fmt::Debug {
 /// The worker's end of a place's stream.
 #[derive(Debug)]
 pub struct Link {
+    executor: Option<String>,
     reports: mpsc::Receiver<Report>,
     acknowledged: watch::Sender<u64>,
 }
@@ -126,6 +131,17 @@ impl Link {
     /// One that is there already.
     pub fn try_next(&mut self) -> Option<Report> {
         self.reports.try_recv().ok()
+    }
+
+    /// Names who has the place.
+    #[must_use]
+    pub fn of(self, executor: String) -> Self {
+        Self { executor: Some(executor), ..self }
+    }
+
+    /// Who has the place, where there is more than one who could.
+    pub fn executor(&self) -> Option<&str> {
+        self.executor.as_deref()
     }
 
     /// Everything up to `number` is durable.
@@ -150,7 +166,7 @@ pub fn link(after: u64) -> (Link, LinkEnd) {
     let (report_sender, report_receiver) = mpsc::channel(REPORTS_IN_FLIGHT);
     let (ack_sender, ack_receiver) = watch::channel(after);
     (
-        Link { reports: report_receiver, acknowledged: ack_sender },
+        Link { executor: None, reports: report_receiver, acknowledged: ack_sender },
         LinkEnd { reports: report_sender, acknowledged: ack_receiver },
     )
 }

@@ -7,6 +7,7 @@ mod dispatch;
 pub mod environment;
 pub mod local;
 pub mod outbox;
+pub mod remote;
 
 pub use agent_binary::AGENT;
 pub use catalogue::Catalogue;

@@ -30,6 +30,9 @@ use crate::local::stock::Stock;
 /// How long a place keeps what was not acknowledged after its program's end.
 pub const ORPHAN_AFTER: Duration = Duration::from_secs(300);
 
+/// The executor's name where nothing else is called one.
+pub const LOCAL: &str = "local";
+
 /// Places beyond those at work and in stock: killed ones on their way to being proven dead.
 const BODIES_SLACK: usize = 32;
 
@@ -117,7 +120,7 @@ impl Local {
         )
         .map_err(StartError::Launcher)?;
         let capacity = probe::look(&launcher, &config, probe::first_version());
-        let catalogue = Catalogue { capacity, environments: probe::environments(&library) };
+        let catalogue = probe::catalogue(capacity, &library);
         let bodies = (config.places + config.stock) as usize + BODIES_SLACK;
         let inner = Inner {
             stock: Stock::new(config.stock as usize),
@@ -202,15 +205,14 @@ impl Inner {
 
     fn refresh(&self, prove: bool) {
         let before = self.catalogue();
-        let version = before.capacity.version + 1;
-        let capacity = if prove {
-            probe::look(&self.launcher, &self.config, version)
-        } else {
-            hood_core::plan::Capacity { version, ..before.capacity.clone() }
+        let version = before.version + 1;
+        let known = before.offers.first().filter(|_| !prove).map(|offer| offer.capacity.clone());
+        let capacity = match known {
+            Some(known) => hood_core::plan::Capacity { version, ..known },
+            None => probe::look(&self.launcher, &self.config, version),
         };
-        let environments = probe::environments(&self.library);
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Catalogue { capacity, environments });
+            Arc::new(probe::catalogue(capacity, &self.library));
     }
 }
 
@@ -233,7 +235,7 @@ impl Dispatch for Local {
                 let mut entries = self.inner.entries();
                 let entry = entries.get_mut(&key).ok_or(DispatchError::Gone(key))?;
                 if token < entry.highest_token {
-                    return Err(DispatchError::Stale { key, token, highest: entry.highest_token });
+                    return Err(DispatchError::Stale(key));
                 }
                 entry.highest_token = token;
                 entry.commands.clone()
@@ -255,6 +257,10 @@ impl Dispatch for Local {
         }
     }
 
+    fn holds(&self, key: AttemptKey) -> BoxFuture<'_, Result<bool, DispatchError>> {
+        std::future::ready(Ok(self.inner.entries().contains_key(&key))).boxed()
+    }
+
     fn capacity(&self) -> Arc<Catalogue> {
         self.inner.catalogue()
     }
@@ -265,12 +271,7 @@ impl Local {
     fn enter(&self, key: AttemptKey, token: u64) -> Result<Option<mpsc::Receiver<Command>>, DispatchError> {
         let mut entries = self.inner.entries();
         if let Some(entry) = entries.get(&key) {
-            let highest = entry.highest_token;
-            return if token < highest {
-                Err(DispatchError::Stale { key, token, highest })
-            } else {
-                Ok(None)
-            };
+            return if token < entry.highest_token { Err(DispatchError::Stale(key)) } else { Ok(None) };
         }
         let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
         entries.insert(key, Entry { highest_token: token, commands });

@@ -147,7 +147,7 @@ impl Worker {
         self.reclaim(Lapsed::Expired).await?;
         self.give_up_on_the_oldest().await?;
         let free = shared.permits.available_permits();
-        if free == 0 || shared.means.dispatch.capacity().capacity.places == 0 {
+        if free == 0 || shared.means.dispatch.capacity().open_places() == 0 {
             return Ok(false);
         }
         // Taken before the leases are, so that no lease is ever held for want of a place.
@@ -184,7 +184,7 @@ impl Worker {
         let now = shared.means.clock.now();
         let micros = i64::try_from(shared.config.queue_ttl.as_micros()).unwrap_or(i64::MAX);
         let older_than = hood_core::Timestamp::from_micros(now.as_micros().saturating_sub(micros));
-        let given_up = evidence::given_up(&shared.means.dispatch.capacity().capacity, shared.config.policy);
+        let given_up = evidence::given_up(&shared.means.dispatch.capacity(), shared.config.policy);
         let result = document::to_json(&given_up);
         let given_up = shared.means.store.expire_queued(older_than, now, SWEEP_MAX, &result).await?;
         if given_up > 0 {

@@ -4,3 +4,5 @@
 pub mod agent;
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(feature = "dispatch")]
+pub mod dispatch;

@@ -35,6 +35,10 @@ impl Base {
         }
     }
 
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::HostPython, Self::Imported].into_iter().find(|base| base.as_str() == text)
+    }
+
     /// Whether the same declaration gives the same image on another machine.
     pub const fn is_portable(self) -> bool {
         match self {

@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hood_core::Timestamp;
 use hood_core::limits::Limits;
-use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Layer, PlaceKind};
+use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Layer, Offer, PlaceKind};
 use hood_sandbox::{Launcher, PlaceSpec};
 
-use super::LocalConfig;
 use super::place::chain;
-use crate::catalogue::{EnvironmentEntry, EnvironmentStatus};
+use super::{LOCAL, LocalConfig};
+use crate::catalogue::{Catalogue, EnvironmentEntry, EnvironmentStatus};
 use crate::environment::{Library, Status};
 
 /// Directories that a root image must have, for mounts.
@@ -68,6 +68,14 @@ fn empty_image(state_dir: &Path) -> io::Result<PathBuf> {
         fs::create_dir_all(image.join(name))?;
     }
     Ok(image)
+}
+
+/// Everything on offer. A place is counted as free whether or not something runs in it: nobody
+/// chooses between executors where there is one.
+pub(super) fn catalogue(capacity: Capacity, library: &Library) -> Catalogue {
+    let version = capacity.version;
+    let offer = Offer { executor: LOCAL.to_owned(), free: capacity.places, open: true, capacity };
+    Catalogue { version, offers: vec![offer], environments: environments(library) }
 }
 
 pub(super) fn environments(library: &Library) -> Vec<EnvironmentEntry> {

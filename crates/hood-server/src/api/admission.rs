@@ -114,7 +114,7 @@ impl Admission<'_> {
         }
         let facts = environment_facts(environment);
         let demand = Demand { limits: *limits, class: facts.class() };
-        plan(&demand, &facts, &self.catalogue.capacity, self.config.policy)
+        plan(&demand, &facts, &self.catalogue.offers, self.config.policy)
             .map(drop)
             .map_err(Rejection::Refused)
     }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hood_core::Timestamp;
-use hood_core::plan::Capacity;
+use hood_core::plan::Offer;
 use hood_wire::api;
 
 use super::error::{ApiError, ErrorCode};
@@ -13,13 +13,21 @@ use crate::document::CatalogueDocument;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Catalogue {
-    pub capacity: Capacity,
+    pub version: u64,
+    pub taken_at: Timestamp,
+    pub offers: Vec<Offer>,
     document: CatalogueDocument,
 }
 
 impl Catalogue {
-    pub(crate) fn new(capacity: Capacity, document: CatalogueDocument) -> Self {
-        Self { capacity, document }
+    pub(crate) fn new(version: u64, taken_at: Timestamp, document: CatalogueDocument) -> Self {
+        let offers = document.offers(version, taken_at);
+        Self { version, taken_at, offers, document }
+    }
+
+    /// Places of all executors together.
+    pub(crate) fn places(&self) -> u32 {
+        self.offers.iter().fold(0, |sum, offer| sum.saturating_add(offer.capacity.places))
     }
 
     pub(crate) fn environments(&self) -> &[api::Environment] {
@@ -46,8 +54,6 @@ enum CatalogueError {
         #[source]
         source: serde_json::Error,
     },
-    #[error("the stored catalogue of version {version} speaks of a kind of place unknown here")]
-    UnknownPlace { version: u64 },
 }
 
 /// The catalogue, or `None` where no worker has written one yet.
@@ -59,10 +65,7 @@ pub(crate) async fn find(state: &ApiState) -> Result<Option<Arc<Catalogue>>, Api
     }
     let document: CatalogueDocument = serde_json::from_str(&record.document)
         .map_err(|source| ApiError::internal(CatalogueError::Unreadable { version, source }))?;
-    let capacity = document
-        .capacity(version, at)
-        .ok_or_else(|| ApiError::internal(CatalogueError::UnknownPlace { version }))?;
-    let catalogue = Arc::new(Catalogue::new(capacity, document));
+    let catalogue = Arc::new(Catalogue::new(version, at, document));
     state.catalogues().remember(catalogue.clone());
     Ok(Some(catalogue))
 }
@@ -79,7 +82,7 @@ impl Catalogues {
     fn recall(&self, version: u64, at: Timestamp) -> Option<Arc<Catalogue>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let known = last.as_ref()?;
-        ((known.capacity.version, known.capacity.taken_at) == (version, at)).then(|| known.clone())
+        ((known.version, known.taken_at) == (version, at)).then(|| known.clone())
     }
 
     fn remember(&self, catalogue: Arc<Catalogue>) {

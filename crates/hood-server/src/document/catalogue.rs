@@ -2,7 +2,7 @@
 //! that validation and planning know.
 
 use hood_core::Timestamp;
-use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, PlaceKind};
+use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind};
 use hood_wire::api;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,16 @@ use serde::{Deserialize, Serialize};
 /// it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CatalogueDocument {
+    /// Each executor's places. Missing from what releases before there were several wrote.
+    #[serde(default)]
+    pub executors: Vec<ExecutorDocument>,
+    /// What code can run in, each with the limits that the operator allows in it.
+    pub environments: Vec<api::Environment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorDocument {
+    pub name: String,
     /// Kind of place: `local_root` or `local_user`.
     pub place: String,
     pub classes: Vec<String>,
@@ -17,8 +27,6 @@ pub struct CatalogueDocument {
     pub unproven: Vec<UnprovenDocument>,
     pub memory_bytes_max: u64,
     pub places: u32,
-    /// What code can run in, each with the limits that the operator allows in it.
-    pub environments: Vec<api::Environment>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,37 +36,15 @@ pub struct UnprovenDocument {
 }
 
 impl CatalogueDocument {
-    pub fn new(capacity: &Capacity, environments: Vec<api::Environment>) -> Self {
-        let unproven = capacity.unproven.iter().map(|(layer, reason)| UnprovenDocument {
-            layer: layer.as_str().to_owned(),
-            reason: reason.clone(),
-        });
-        Self {
-            place: capacity.kind.as_str().to_owned(),
-            classes: capacity.classes.iter().map(|class| class.as_str().to_owned()).collect(),
-            proven: capacity.proven.iter().map(|layer| layer.as_str().to_owned()).collect(),
-            unproven: unproven.collect(),
-            memory_bytes_max: capacity.memory_bytes_max,
-            places: capacity.places,
-            environments,
-        }
+    pub fn new(offers: &[Offer], environments: Vec<api::Environment>) -> Self {
+        Self { executors: offers.iter().map(executor).collect(), environments }
     }
 
-    /// As the core plans with it. `None` for a kind of place that this binary does not know; layers
-    /// and classes that it does not know prove nothing to it and are left out.
-    pub fn capacity(&self, version: u64, taken_at: Timestamp) -> Option<Capacity> {
-        let kinds = [PlaceKind::LocalRoot, PlaceKind::LocalUser];
-        let unproven = self.unproven.iter();
-        Some(Capacity {
-            version,
-            taken_at,
-            kind: kinds.into_iter().find(|kind| kind.as_str() == self.place)?,
-            classes: self.classes.iter().filter_map(|class| ExecutorClass::parse(class)).collect(),
-            proven: self.proven.iter().filter_map(|layer| Layer::parse(layer)).collect(),
-            unproven: unproven.filter_map(|u| Some((Layer::parse(&u.layer)?, u.reason.clone()))).collect(),
-            memory_bytes_max: self.memory_bytes_max,
-            places: self.places,
-        })
+    /// As the core plans with it. Kinds of place, layers and classes that this binary does not know
+    /// prove nothing to it and are left out. An executor that does not answer just now is one to wait
+    /// for, so all of them count as open.
+    pub fn offers(&self, version: u64, taken_at: Timestamp) -> Vec<Offer> {
+        self.executors.iter().filter_map(|executor| executor.offer(version, taken_at)).collect()
     }
 
     /// The environment of that name, or the default one where none is named.
@@ -67,6 +53,41 @@ impl CatalogueDocument {
             Some(name) => environment.name == name,
             None => environment.default,
         })
+    }
+}
+
+fn executor(offer: &Offer) -> ExecutorDocument {
+    let capacity = &offer.capacity;
+    let unproven = capacity
+        .unproven
+        .iter()
+        .map(|(layer, reason)| UnprovenDocument { layer: layer.as_str().to_owned(), reason: reason.clone() });
+    ExecutorDocument {
+        name: offer.executor.clone(),
+        place: capacity.kind.as_str().to_owned(),
+        classes: capacity.classes.iter().map(|class| class.as_str().to_owned()).collect(),
+        proven: capacity.proven.iter().map(|layer| layer.as_str().to_owned()).collect(),
+        unproven: unproven.collect(),
+        memory_bytes_max: capacity.memory_bytes_max,
+        places: capacity.places,
+    }
+}
+
+impl ExecutorDocument {
+    fn offer(&self, version: u64, taken_at: Timestamp) -> Option<Offer> {
+        let kinds = [PlaceKind::LocalRoot, PlaceKind::LocalUser];
+        let unproven = self.unproven.iter();
+        let capacity = Capacity {
+            version,
+            taken_at,
+            kind: kinds.into_iter().find(|kind| kind.as_str() == self.place)?,
+            classes: self.classes.iter().filter_map(|class| ExecutorClass::parse(class)).collect(),
+            proven: self.proven.iter().filter_map(|layer| Layer::parse(layer)).collect(),
+            unproven: unproven.filter_map(|u| Some((Layer::parse(&u.layer)?, u.reason.clone()))).collect(),
+            memory_bytes_max: self.memory_bytes_max,
+            places: self.places,
+        };
+        Some(Offer { executor: self.name.clone(), free: self.places, open: true, capacity })
     }
 }
 
@@ -101,19 +122,22 @@ mod tests {
             memory_bytes_max: 1 << 30,
             places: 2,
         };
-        let text = serde_json::to_string(&CatalogueDocument::new(&capacity, Vec::new())).expect("serialises");
+        let offers = [Offer { executor: "one".to_owned(), free: 2, open: true, capacity }];
+        let text = serde_json::to_string(&CatalogueDocument::new(&offers, Vec::new())).expect("serialises");
         let back: CatalogueDocument = serde_json::from_str(&text).expect("parses");
-        assert_eq!(back.capacity(3, taken_at), Some(capacity));
+        assert_eq!(back.offers(3, taken_at), offers);
     }
 
     #[test]
     fn what_a_newer_worker_says_proves_nothing_here() {
-        let text = r#"{"place": "local_root", "classes": ["cpu", "quantum"], "proven": ["seccomp", "moat"],
-            "unproven": [], "memory_bytes_max": 1, "places": 1, "environments": [], "new": true}"#;
-        let document: CatalogueDocument = serde_json::from_str(text).expect("tolerant");
-        let capacity = document.capacity(1, Timestamp::from_micros(0)).expect("known place");
-        assert_eq!((capacity.classes, capacity.proven), (vec![ExecutorClass::Cpu], vec![Layer::Seccomp]));
-        let other = CatalogueDocument { place: "cloud".to_owned(), ..document };
-        assert_eq!(other.capacity(1, Timestamp::from_micros(0)), None);
+        let executor = r#"{"name": "one", "place": "local_root", "classes": ["cpu", "quantum"],
+            "proven": ["seccomp", "moat"], "unproven": [], "memory_bytes_max": 1, "places": 1, "new": true}"#;
+        let other = executor.replace("local_root", "cloud");
+        let text = format!(r#"{{"executors": [{executor}, {other}], "environments": [], "new": true}}"#);
+        let document: CatalogueDocument = serde_json::from_str(&text).expect("tolerant");
+        let offers = document.offers(1, Timestamp::from_micros(0));
+        let [Offer { capacity, .. }] = offers.as_slice() else { panic!("{offers:?}") };
+        assert_eq!(capacity.classes, [ExecutorClass::Cpu]);
+        assert_eq!(capacity.proven, [Layer::Seccomp]);
     }
 }

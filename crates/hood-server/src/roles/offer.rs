@@ -13,7 +13,7 @@ use crate::document::{CatalogueDocument, limits_to_wire};
 
 pub(super) fn document(catalogue: &Catalogue, config: &Config) -> CatalogueDocument {
     let environments = catalogue.environments.iter().map(|entry| environment(entry, config)).collect();
-    CatalogueDocument::new(&catalogue.capacity, environments)
+    CatalogueDocument::new(&catalogue.offers, environments)
 }
 
 pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Environment {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use hood_core::plan::{Capacity, Degraded, PolicyMode, first_fatal};
+use hood_core::plan::{Degraded, PolicyMode, first_fatal};
 use hood_core::retry::RetryPolicy;
 use hood_core::{Tenant, Timestamp};
-use hood_dispatch::Dispatch;
 use hood_dispatch::local::{Local, LocalConfig};
+use hood_dispatch::{Catalogue, Dispatch};
 use hood_sandbox::IdRange;
 use hood_store::{BusSide, NewKey, Store, StoreConfig};
 use tokio::net::TcpListener;
@@ -114,7 +114,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         worker.recover().await.context("cannot take over what a predecessor left")?
     };
     let policy = config.sandbox.policy.into();
-    if let Err(why) = sound(&local.capacity().capacity, policy) {
+    if let Err(why) = sound(&local.capacity(), policy) {
         tracing::warn!(reason = %why, "nothing can be run here as it is");
     }
     watch_over(&health, &store, &local, &worker, policy);
@@ -258,12 +258,12 @@ async fn publish(
 ) -> anyhow::Result<()> {
     let catalogue = dispatch.capacity();
     let text = document::to_json(&offer::document(&catalogue, config));
-    store.put_capacity(catalogue.capacity.version, now, &text).await.context("cannot publish what is offered")
+    store.put_capacity(catalogue.version, now, &text).await.context("cannot publish what is offered")
 }
 
 /// Publishes the offer whenever it changes, and proves the layers anew now and then.
 async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dyn Clock>) {
-    let mut published = local.capacity().capacity.version;
+    let mut published = local.capacity().version;
     let mut proven = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(OFFER_INTERVAL).await;
@@ -277,7 +277,7 @@ async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dy
             proven = tokio::time::Instant::now();
         }
         local.notice_builds();
-        let version = local.capacity().capacity.version;
+        let version = local.capacity().version;
         if version != published {
             match publish(&store, &local, &config, clock.now()).await {
                 Ok(()) => published = version,
@@ -288,14 +288,15 @@ async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dy
 }
 
 /// Whether the places can take anything at all under the policy.
-fn sound(capacity: &Capacity, policy: PolicyMode) -> Result<(), String> {
+fn sound(catalogue: &Catalogue, policy: PolicyMode) -> Result<(), String> {
+    let Some(capacity) = catalogue.summary() else { return Err("no place is known".to_owned()) };
     if capacity.places == 0 {
         return Err(match capacity.unproven.first() {
             Some((_, reason)) => format!("no place can be made: {reason}; run `fumehood doctor`"),
             None => "no place is configured: set worker.places".to_owned(),
         });
     }
-    match first_fatal(capacity, policy) {
+    match first_fatal(&capacity, policy) {
         None => Ok(()),
         Some(Degraded { layer, reason }) => {
             let (layer, policy) = (layer.as_str(), policy.as_str());
@@ -323,7 +324,7 @@ fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, po
     });
     let places = local.clone();
     health.register("sandbox", move || {
-        let sound = sound(&places.capacity().capacity, policy);
+        let sound = sound(&places.capacity(), policy);
         async move { sound }
     });
     let pulse = worker.pulse();

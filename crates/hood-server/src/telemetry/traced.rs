@@ -48,6 +48,10 @@ impl<D: Dispatch> Dispatch for Traced<D> {
         self.0.cancel(key, grace);
     }
 
+    fn holds(&self, key: AttemptKey) -> BoxFuture<'_, Result<bool, DispatchError>> {
+        self.0.holds(key)
+    }
+
     fn capacity(&self) -> Arc<Catalogue> {
         self.0.capacity()
     }

@@ -8,7 +8,7 @@ use hood_core::outcome::judge;
 use hood_core::plan::{Demand, RefusalCode, plan};
 use hood_core::retry::Loss;
 use hood_core::{Assignment, Limits, Observation, Program, Refusal, State, Timestamp, Verdict};
-use hood_dispatch::{AttemptKey, Conduct, DispatchError, Link, Order, Report, ReportBody};
+use hood_dispatch::{AttemptKey, Catalogue, Conduct, DispatchError, Link, Order, Report, ReportBody};
 use hood_store::{Chunk, Claimed, Commit, CommitError};
 use hood_wire::api;
 use tracing::Instrument as _;
@@ -167,57 +167,98 @@ impl Attempt<'_> {
         if matches!(self.evaluation, AnyEvaluation::Provisioning(_)) && self.told().cancel.is_some() {
             return self.cancel_early().await;
         }
-        let assignment = match self.plan(accepted) {
+        match entry {
+            Entry::Fresh => self.begin(accepted).await,
+            Entry::TakenOver => self.take_over(accepted).await,
+        }
+    }
+
+    async fn begin(&mut self, accepted: &Accepted) -> Result<(), Stop> {
+        let assignment = match self.plan(accepted, &self.shared.means.dispatch.capacity()) {
             Ok(assignment) => assignment,
+            // Offered a moment ago, when this was leased: it waits for its turn again.
+            Err(refusal) if refusal.code.may_pass() => return self.lose(&Lost::ours(refusal.reason)).await,
             Err(refusal) => return self.refuse(&refusal).await,
         };
-        let token = self.held.lease.token;
-        let opened = match entry {
-            Entry::Fresh => {
-                let order = Order {
-                    key: self.key,
-                    token,
-                    assignment: assignment.clone(),
-                    program: accepted.program.clone(),
-                    conduct: accepted.conduct,
-                    traceparent: self.traceparent.clone(),
-                };
-                let mut told = self.held.told.clone();
-                tokio::select! {
-                    biased;
-                    () = stopped(&mut told) => {
-                        // A place whose lease was lost is its new holder's, who may be running it.
-                        self.check_lease()?;
-                        self.shared.means.dispatch.cancel(self.key, Duration::ZERO);
-                        return self.cancel_early().await;
-                    }
-                    opened = self.shared.means.dispatch.execute(order) => opened,
-                }
+        let order = Order {
+            key: self.key,
+            token: self.held.lease.token,
+            assignment: assignment.clone(),
+            program: accepted.program.clone(),
+            conduct: accepted.conduct,
+            traceparent: self.traceparent.clone(),
+        };
+        let mut told = self.held.told.clone();
+        let opened = tokio::select! {
+            biased;
+            () = stopped(&mut told) => {
+                // A place whose lease was lost is its new holder's, who may be running it.
+                self.check_lease()?;
+                self.shared.means.dispatch.cancel(self.key, Duration::ZERO);
+                return self.cancel_early().await;
             }
-            Entry::TakenOver => self.shared.means.dispatch.attach(self.key, token, 0).await,
+            opened = self.shared.means.dispatch.execute(order) => opened,
         };
         match opened {
             Ok(link) => self.follow(link, &assignment, accepted).await,
-            Err(DispatchError::Gone(_)) => {
+            Err(error) => self.unopened(&error, Some(&assignment)).await,
+        }
+    }
+
+    /// The place first: whether it is there is a question of its own, and what is offered to others
+    /// just now decides nothing about it.
+    async fn take_over(&mut self, accepted: &Accepted) -> Result<(), Stop> {
+        let dispatch = &self.shared.means.dispatch;
+        let mut told = self.held.told.clone();
+        let opened = tokio::select! {
+            biased;
+            () = lease_lost(&mut told) => return Err(Stop::LeaseLost),
+            opened = dispatch.attach(self.key, self.held.lease.token, 0) => opened,
+        };
+        let link = match opened {
+            Ok(link) => link,
+            Err(error) => return self.unopened(&error, None).await,
+        };
+        let mut catalogue = (*dispatch.capacity()).clone();
+        for offer in &mut catalogue.offers {
+            offer.open = true;
+            offer.capacity.places = offer.capacity.places.max(1);
+        }
+        match self.plan(accepted, &catalogue) {
+            Ok(mut assignment) => {
+                if let Some(executor) = link.executor() {
+                    executor.clone_into(&mut assignment.executor);
+                }
+                self.follow(link, &assignment, accepted).await
+            }
+            Err(refusal) => {
+                dispatch.cancel(self.key, Duration::ZERO);
+                self.refuse(&refusal).await
+            }
+        }
+    }
+
+    async fn unopened(&mut self, error: &DispatchError, assignment: Option<&Assignment>) -> Result<(), Stop> {
+        match error {
+            DispatchError::Gone(_) => {
                 let reason = "its place died with the process that owned it".to_owned();
                 self.lose_as(Loss::OwnDeath, &Lost::ours(reason)).await
             }
-            Err(DispatchError::Stale { .. }) => Err(Stop::LeaseLost),
-            Err(error @ (DispatchError::Environment { .. } | DispatchError::Place(_))) => {
-                let lost = Lost { reason: error.to_string(), seen: None, assignment: Some(&assignment) };
+            DispatchError::Stale(_) => Err(Stop::LeaseLost),
+            DispatchError::Environment { .. } | DispatchError::Place(_) => {
+                let lost = Lost { reason: error.to_string(), seen: None, assignment };
                 self.lose(&lost).await
             }
         }
     }
 
-    fn plan(&self, accepted: &Accepted) -> Result<Assignment, Refusal> {
-        let catalogue = self.shared.means.dispatch.capacity();
+    fn plan(&self, accepted: &Accepted, catalogue: &Catalogue) -> Result<Assignment, Refusal> {
         let Some(environment) = catalogue.environment(&accepted.environment) else {
             let reason = format!("environment `{}` is no longer offered", accepted.environment);
             return Err(Refusal { code: RefusalCode::NoEnvironment, reason });
         };
         let demand = Demand { limits: accepted.limits, class: environment.facts.class() };
-        plan(&demand, &environment.facts, &catalogue.capacity, self.shared.config.policy)
+        plan(&demand, &environment.facts, &catalogue.offers, self.shared.config.policy)
     }
 
     /// Listens to the place until its last word is written down.

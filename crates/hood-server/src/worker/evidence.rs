@@ -1,8 +1,9 @@
 //! The results of what did not come to a judged end, as documents: pure.
 
-use hood_core::plan::{Capacity, PolicyMode};
+use hood_core::plan::{Offer, PolicyMode};
 use hood_core::retry::Loss;
 use hood_core::{Assignment, Observation, Refusal};
+use hood_dispatch::Catalogue;
 use hood_wire::api;
 
 use crate::document::stream_document;
@@ -48,9 +49,14 @@ pub(super) fn refused(refusal: &Refusal) -> ResultDocument {
 }
 
 /// What one came to that waited longer than `queue_ttl`.
-pub(super) fn given_up(capacity: &Capacity, policy: PolicyMode) -> ResultDocument {
-    let reason = if capacity.places == 0 {
-        let why = capacity.unproven.first().map_or("no reason is known", |(_, reason)| reason.as_str());
+pub(super) fn given_up(catalogue: &Catalogue, policy: PolicyMode) -> ResultDocument {
+    let reason = if catalogue.open_places() == 0 {
+        let why = match catalogue.offers.iter().find(|offer| offer.open) {
+            Some(Offer { capacity, .. }) => {
+                capacity.unproven.first().map_or("no reason is known", |(_, reason)| reason.as_str())
+            }
+            None => "no dispatcher answers",
+        };
         format!("no place was open for work until `queue_ttl_ms` was over: {why}")
     } else {
         let policy = policy.as_str();

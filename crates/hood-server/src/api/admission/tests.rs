@@ -1,6 +1,6 @@
 use hood_core::Timestamp;
 use hood_core::limits::Limit;
-use hood_core::plan::{Capacity, ExecutorClass, Layer, PlaceKind, PolicyMode};
+use hood_core::plan::{Capacity, ExecutorClass, Layer, Offer, PlaceKind, PolicyMode};
 use hood_wire::api::{EnvironmentState, InputFile};
 
 use super::*;
@@ -45,8 +45,8 @@ fn capacity() -> Capacity {
 }
 
 fn catalogue(capacity: Capacity, environments: Vec<api::Environment>) -> Catalogue {
-    let document = CatalogueDocument::new(&capacity, environments);
-    Catalogue::new(capacity, document)
+    let offer = Offer { executor: "one".to_owned(), free: capacity.places, open: true, capacity };
+    Catalogue::new(1, Timestamp::from_micros(0), CatalogueDocument::new(&[offer], environments))
 }
 
 fn config() -> ApiConfig {

@@ -64,9 +64,9 @@ pub(crate) async fn detailed(
         leases_held: vitals.leases_held(),
         last_finished_age_ms: vitals.last_finished().map(age_ms),
         capacity: catalogue.map(|catalogue| CapacityStatus {
-            version: catalogue.capacity.version,
-            age_ms: age_ms(catalogue.capacity.taken_at),
-            places: catalogue.capacity.places,
+            version: catalogue.version,
+            age_ms: age_ms(catalogue.taken_at),
+            places: catalogue.places(),
         }),
         storage: StorageStatus {
             used_bytes: storage.used_bytes,

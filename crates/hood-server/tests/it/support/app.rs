@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hood_core::limits::Limits;
-use hood_core::plan::{Capacity, ExecutorClass, Layer, PlaceKind, PolicyMode};
+use hood_core::plan::{Capacity, ExecutorClass, Layer, Offer, PlaceKind, PolicyMode};
 use hood_core::{Tenant, Timestamp};
 use hood_server::api::{ApiConfig, ApiLimits, ApiParts, ApiState, HostPolicy, serve, token_hash};
 use hood_server::clock::{Clock, SystemClock};
@@ -204,5 +204,7 @@ pub(crate) fn environment(name: &str) -> Environment {
 }
 
 pub(crate) fn catalogue() -> CatalogueDocument {
-    CatalogueDocument::new(&capacity(), vec![environment("minimal"), environment("spare")])
+    let capacity = capacity();
+    let offer = Offer { executor: "one".to_owned(), free: capacity.places, open: true, capacity };
+    CatalogueDocument::new(&[offer], vec![environment("minimal"), environment("spare")])
 }

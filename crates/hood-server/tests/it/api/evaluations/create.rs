@@ -131,13 +131,13 @@ async fn what_no_place_can_take_is_refused_for_good_and_what_none_can_now_for_no
     assert_eq!(answer.header("retry-after"), "1");
 
     let mut unproven = catalogue();
-    unproven.proven.clear();
+    unproven.executors[0].proven.clear();
     let app = TestApp::with(|settings| settings.catalogue = Some(unproven)).await;
     let answer = app.post("/v1/evaluations", &json!({"code": ""})).await;
     assert!(answer.problem(422, "refused").detail.contains("not proven"), "waiting does not help");
 
     let mut closed = catalogue();
-    closed.places = 0;
+    closed.executors[0].places = 0;
     let app = TestApp::with(|settings| settings.catalogue = Some(closed)).await;
     let answer = app.post("/v1/evaluations", &json!({"code": ""})).await;
     assert!(answer.problem(503, "refused_for_now").detail.contains("no place"));
@@ -199,7 +199,7 @@ async fn what_was_accepted_is_found_again_though_it_would_be_refused_today() {
     let app = TestApp::start().await;
     let first = with_key(&app, "k", r#"{"code": "1"}"#).await.expect(201).json();
     let mut unproven = catalogue();
-    unproven.proven.clear();
+    unproven.executors[0].proven.clear();
     app.store.put_capacity(2, SystemClock.now(), &to_json(&unproven)).await.expect("a catalogue");
     let again = with_key(&app, "k", r#"{"code": "1"}"#).await.expect(200).json();
     assert_eq!(again["id"], first["id"]);
