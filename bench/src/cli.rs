@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::figures::Report;
-use crate::{flood, humaneval, live, overhead};
+use crate::{crowd, flood, humaneval, live, overhead};
 
 /// Benchmarks of Fumehood. Each starts the release build of `fumehood serve` over a data directory of
 /// its own, and ends it.
@@ -21,7 +21,7 @@ struct Cli {
     output: Output,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Common {
     /// The binary; the one built beside this one if left out.
     #[arg(long, global = true)]
@@ -51,8 +51,11 @@ enum Command {
     Overhead(overhead::Options),
     /// From write() in the sandbox to the client's receipt.
     Live(live::Options),
-    /// Many submissions at once: accepted a second, ended a second, the server's memory.
+    /// Many submissions at once: accepted a second, ended a second, the server's memory, how other
+    /// calls fare meanwhile, and what is answered past the bounds.
     Flood(flood::Options),
+    /// Many that sleep, all in flight at once.
+    Crowd(crowd::Options),
 }
 
 pub(crate) fn main() -> anyhow::Result<()> {
@@ -72,5 +75,6 @@ async fn run(command: Command, common: &Common) -> anyhow::Result<Report> {
         Command::Overhead(options) => overhead::run(&options, common).await,
         Command::Live(options) => live::run(&options, common).await,
         Command::Flood(options) => flood::run(&options, common).await,
+        Command::Crowd(options) => crowd::run(&options, common).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Benchmarks against a real server: `docs/benchmarks.md` holds figures and how to get them.
 
 mod cli;
+mod crowd;
 mod figures;
 mod flood;
 mod host;

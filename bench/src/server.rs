@@ -40,13 +40,18 @@ struct Endpoint {
 impl Server {
     /// Starts one, and runs a first evaluation, so that what is built on first use is there.
     pub(crate) async fn start(common: &Common) -> anyhow::Result<Self> {
+        Self::with(common, &[]).await
+    }
+
+    /// Starts one with settings of its own, `key=value` each.
+    pub(crate) async fn with(common: &Common, settings: &[String]) -> anyhow::Result<Self> {
         let binary = binary(common)?;
         let dir = match &common.dir {
             Some(parent) => tempfile::tempdir_in(parent),
             None => tempfile::tempdir(),
         }
         .context("make a data directory")?;
-        let child = spawn(&binary, dir.path(), common.places)?;
+        let child = spawn(&binary, dir.path(), (common.places, settings))?;
         // From here on a failure ends the child.
         let mut starting = Starting { child: Some(child), dir: Some(dir) };
         let client = starting.client().await?;
@@ -144,12 +149,15 @@ fn connect(dir: &Path) -> Option<Client> {
     Client::builder(&format!("http://{}", endpoint.address)).token(Token::new(&token)).build().ok()
 }
 
-fn spawn(binary: &Path, dir: &Path, places: Option<u32>) -> anyhow::Result<Child> {
+fn spawn(binary: &Path, dir: &Path, (places, settings): (Option<u32>, &[String])) -> anyhow::Result<Child> {
     let log = File::create(dir.join("serve.log")).context("make the server's log")?;
     let mut command = Command::new(binary);
     command.arg("serve").arg("--data-dir").arg(dir.join("data")).args(["--listen", "127.0.0.1:0"]);
-    // The rate is not what is measured.
+    // The rate is not what is measured, unless a setting says so.
     command.args(["--set", "api.rate_per_second=0"]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
     if let Some(places) = places {
         command.args(["--places", &places.to_string()]);
     }

@@ -10,4 +10,4 @@ mod service;
 pub use postgres::{Postgres, PostgresOptions, postgres};
 pub use redis::Redis;
 pub use s3::S3;
-pub use service::missing;
+pub use service::{Location, missing};

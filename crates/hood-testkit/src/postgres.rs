@@ -1,8 +1,8 @@
 //! PostgreSQL as the host has it, with a cluster of its own.
 
 use std::fs;
-use std::io;
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{self, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rustix::process::{Pid, Signal};
 
 use crate::guard::Guard;
-use crate::service;
+use crate::service::{self, Location};
 
 /// Debian keeps the server's programs out of the path.
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -67,6 +67,7 @@ pub struct Postgres {
     dir: PathBuf,
     port: Mutex<u16>,
     options: PostgresOptions,
+    location: Location,
     databases: AtomicU64,
     /// Last, so that it is dropped when nothing else is in use.
     _guard: Guard,
@@ -74,12 +75,17 @@ pub struct Postgres {
 
 impl Postgres {
     pub fn start(options: PostgresOptions) -> io::Result<Self> {
+        Self::start_at(options, Location::default())
+    }
+
+    pub fn start_at(options: PostgresOptions, location: Location) -> io::Result<Self> {
         let dir = service::directory("hood-postgres-")?;
         let guard = Guard::over(&dir, "data/postmaster.pid")?;
         let started = Self {
             dir,
             port: Mutex::new(service::free_port()?),
             options,
+            location,
             databases: AtomicU64::new(0),
             _guard: guard,
         };
@@ -101,7 +107,7 @@ impl Postgres {
 
     /// How `user` connects to a database.
     pub fn url(&self, user: &str, database: &str) -> String {
-        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port())
+        format!("postgres://{user}@{}:{}/{database}", self.location.host, self.port())
     }
 
     pub fn port(&self) -> u16 {
@@ -184,7 +190,13 @@ impl Postgres {
         initdb
             .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", USER, "-D"])
             .arg(&data);
-        done(initdb.output()?).map(drop)
+        done(initdb.output()?)?;
+        if !self.location.host.is_loopback() {
+            // Whoever reaches it there is in a network that the test made.
+            let mut access = fs::File::options().append(true).open(data.join("pg_hba.conf"))?;
+            writeln!(access, "host all all {}/24 trust", self.location.host)?;
+        }
+        Ok(())
     }
 
     fn launch(&self) -> io::Result<()> {
@@ -207,7 +219,11 @@ impl Postgres {
         let (data, port) = (self.data(), self.port());
         let on_off = |on: bool| if on { "on" } else { "off" };
         let mut server = self.command("postgres")?;
-        server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k"]).arg(&data);
+        server
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &port.to_string(), "-h", &self.location.host.to_string(), "-k"])
+            .arg(&data);
         server.args(["-N", &CONNECTIONS.to_string(), "-c", &format!("fsync={}", on_off(self.options.fsync))]);
         // In reach of no terminal's signals, and of this process's death only through the guard.
         server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -228,7 +244,7 @@ impl Postgres {
     }
 
     fn answers(&self) -> bool {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).is_ok()
+        TcpStream::connect((self.location.host, self.port())).is_ok()
             && self.sql("postgres", "SELECT 1").is_ok()
     }
 
@@ -237,11 +253,11 @@ impl Postgres {
         let at = program(name)
             .ok_or_else(|| io::Error::other("PostgreSQL is not installed: apt-get install postgresql"))?;
         let mut command = if rustix::process::geteuid().is_root() {
-            let mut command = Command::new("setpriv");
+            let mut command = self.location.command(Path::new("setpriv"));
             command.args(["--reuid", USER, "--regid", USER, "--init-groups", "--"]).arg(at);
             command
         } else {
-            Command::new(at)
+            self.location.command(&at)
         };
         command.current_dir(&self.dir).env("LC_ALL", "C");
         Ok(command)

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
 use crate::guard::Guard;
-use crate::service;
+use crate::service::{self, Location};
 
 const PID_FILE: &str = "pid";
 
@@ -23,6 +23,7 @@ pub struct Redis {
     dir: PathBuf,
     port: u16,
     options: Vec<String>,
+    location: Location,
     _guard: Guard,
 }
 
@@ -33,16 +34,20 @@ impl Redis {
 
     /// With options of its own, as on the command line: `["--maxmemory", "1mb"]`.
     pub fn with(options: &[&str]) -> io::Result<Self> {
+        Self::start_at(options, Location::default())
+    }
+
+    pub fn start_at(options: &[&str], location: Location) -> io::Result<Self> {
         let dir = service::directory("hood-redis-")?;
         let guard = Guard::over(&dir, PID_FILE)?;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let redis = Self { dir, port: service::free_port()?, options, _guard: guard };
+        let redis = Self { dir, port: service::free_port()?, options, location, _guard: guard };
         redis.launch()?;
         Ok(redis)
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}:{}", self.location.host, self.port)
     }
 
     pub const fn port(&self) -> u16 {
@@ -85,12 +90,14 @@ impl Redis {
         let at = service::program("redis-server")
             .ok_or_else(|| io::Error::other("Redis is not installed: apt-get install redis-server"))?;
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log"))?;
-        let mut server = Command::new(at)
+        let mut server = self
+            .location
+            .command(&at)
             .args([
                 "--port",
                 &self.port.to_string(),
                 "--bind",
-                "127.0.0.1",
+                &self.location.host.to_string(),
                 "--save",
                 "",
                 "--appendonly",
@@ -121,7 +128,7 @@ impl Redis {
 
     /// Whether anything but silence comes back: with a password it is a refusal, and an answer.
     fn answers(&self) -> io::Result<()> {
-        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        let mut connection = TcpStream::connect((self.location.host, self.port))?;
         connection.set_read_timeout(Some(ANSWER))?;
         connection.write_all(b"PING\r\n")?;
         connection.read_exact(&mut [0; 1])

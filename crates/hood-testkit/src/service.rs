@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -13,6 +14,36 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(10);
+
+/// Where a service runs, as its clients see it.
+#[derive(Clone, Debug)]
+pub struct Location {
+    /// The address that it listens on.
+    pub host: Ipv4Addr,
+    /// What its command begins with: nothing, or what enters another network namespace first.
+    pub prefix: Vec<String>,
+}
+
+impl Default for Location {
+    fn default() -> Self {
+        Self { host: Ipv4Addr::LOCALHOST, prefix: Vec::new() }
+    }
+}
+
+impl Location {
+    /// `program` there.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut words = self.prefix.iter();
+        match words.next() {
+            None => Command::new(program),
+            Some(first) => {
+                let mut command = Command::new(first);
+                command.args(words).arg(program);
+                command
+            }
+        }
+    }
+}
 
 /// Why a test that needs these services cannot run here, and what would help.
 pub fn missing() -> Option<String> {

@@ -15,7 +15,7 @@ use crate::plan::{self, Blow, Measure};
 use crate::report::{Floors, seconds, tally};
 use crate::storm::Storm;
 use crate::witness::Witness;
-use crate::{check, gather};
+use crate::{check, gather, network, rolling};
 
 /// Clients that submit at once.
 const CLIENTS: u64 = 8;
@@ -38,6 +38,17 @@ struct Args {
     /// Freezes with SIGSTOP, for longer than a lease lasts.
     #[arg(long, default_value_t = 4)]
     freezes: usize,
+    /// Partings of two that speak to each other, for longer than a lease lasts. Gives each party a
+    /// network namespace of its own, which takes root.
+    #[arg(long, default_value_t = 0)]
+    partings: usize,
+    /// Instead of all that: restarts each member in turn this often, as an operator does, and counts
+    /// the requests that fail.
+    #[arg(long)]
+    rolling: Option<u32>,
+    /// Requests of 100 that a rolling restart must leave alone.
+    #[arg(long, default_value_t = 99.95)]
+    success_at_least: f64,
     /// Blows at least to each kind of victim.
     #[arg(long, default_value_t = 3)]
     blows_each: usize,
@@ -53,6 +64,9 @@ struct Args {
     /// The binary to try; the one beside this one if left out.
     #[arg(long)]
     fumehood: Option<PathBuf>,
+    /// Set by a run that has started itself again.
+    #[arg(long, hide = true)]
+    inside_own_network: bool,
     /// Keeps data and logs of the run in this directory.
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -60,6 +74,9 @@ struct Args {
 
 pub(crate) fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if args.partings > 0 && !args.inside_own_network {
+        return Err(network::enter());
+    }
     // One thread: a child's death is tied to the thread that made it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let limit = Duration::from_secs(args.limit_s);
@@ -76,12 +93,20 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir().context("make a directory")?;
     let directory = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&directory).context("make the directory to keep")?;
-    let setting = Setting { binary: binary(args)?, directory, places: args.places };
+    let apart = args.partings > 0;
+    let setting = Setting { binary: binary(args)?, directory, places: args.places, apart };
     let began = now();
     let mut fleet = Fleet::start(args.topology, &setting).await?;
-    let victims = victims(&fleet);
-    let plan = plan::make(seed, &victims, Measure { kills: args.kills, freezes: args.freezes });
     println!("{:?}, seed {seed}", args.topology);
+    if let Some(rounds) = args.rolling {
+        let rolled = rolling::run(&mut fleet, seed, rounds).await?;
+        rolled.print();
+        fleet.stop().await?;
+        return rolled.verdict(args.success_at_least);
+    }
+    let victims = victims(&fleet);
+    let measure = Measure { kills: args.kills, freezes: args.freezes, partings: args.partings };
+    let plan = plan::make(seed, &victims, measure);
     for (index, blow) in plan.iter().enumerate() {
         println!("{:>4}  {blow}", index + 1);
     }
@@ -114,7 +139,7 @@ async fn through(args: &Args, seed: u64, fleet: &mut Fleet, plan: &[Blow]) -> an
         }
     }
     let run = format!("chaos-{seed}");
-    let load = Arc::new(Load::new(run, seed, args.evaluations, fleet.clients.clone()));
+    let load = Arc::new(Load::new(run, seed, args.evaluations, fleet.clients()?));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         clients.spawn(Arc::clone(&load).client(number));
@@ -143,6 +168,7 @@ async fn through(args: &Args, seed: u64, fleet: &mut Fleet, plan: &[Blow]) -> an
         leases: fleet.database.leases()?,
         people: fleet.members.iter().map(|member| member.person()).collect(),
         incidents,
+        pairs: fleet.pairs.iter().map(|pair| pair.name).collect(),
         listed,
     })
 }
@@ -155,6 +181,7 @@ fn victims(fleet: &Fleet) -> Vec<Victim> {
     if fleet.bus.is_some() {
         victims.push(Victim::Bus);
     }
+    victims.extend((0..fleet.pairs.len()).map(Victim::Pair));
     victims
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use hood_testkit::{Location, PostgresOptions};
 
 use crate::history::{Earlier, LeaseTaken};
 
@@ -78,9 +79,9 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     /// Starts a cluster and makes a database in it; answers where it is, too.
-    pub(crate) async fn start() -> anyhow::Result<(Self, String)> {
+    pub(crate) async fn start(location: Location) -> anyhow::Result<(Self, String)> {
         blocking(|| {
-            let cluster = hood_testkit::Postgres::start(hood_testkit::PostgresOptions::default())?;
+            let cluster = hood_testkit::Postgres::start_at(PostgresOptions::default(), location)?;
             let url = cluster.create_database()?;
             let name = url.rsplit('/').next().unwrap_or_default().to_owned();
             Ok((Self { cluster: Arc::new(cluster), name }, url))

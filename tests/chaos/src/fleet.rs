@@ -1,19 +1,21 @@
 //! Everything that runs in a run, put together by its topology.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use hood_client::{Client, Retry, Token};
-use hood_testkit::Redis;
+use hood_testkit::{Location, Redis};
 
 use crate::database::{Database, Postgres, blocking};
 use crate::dice::Dice;
 use crate::history::now;
 use crate::member::{Invocation, Member, Role};
+use crate::network::Network;
 
 /// How long a lease lasts without being renewed: short, so that many lapse in one run.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
@@ -36,9 +38,20 @@ pub(crate) struct Fleet {
     pub(crate) members: Vec<Member>,
     pub(crate) database: Database,
     pub(crate) bus: Option<Arc<Redis>>,
-    /// One for each replica of the API. Each sends a request once.
-    pub(crate) clients: Vec<Client>,
+    /// Of each replica of the API.
+    pub(crate) apis: Vec<SocketAddr>,
+    pub(crate) token: String,
     pub(crate) http: reqwest::Client,
+    /// Where the run has a network of its own: that, and who in it speaks to whom.
+    pub(crate) network: Option<Network>,
+    pub(crate) pairs: Vec<Pair>,
+}
+
+/// Two parties of a network that speak to each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) parties: (usize, usize),
+    pub(crate) name: &'static str,
 }
 
 /// What every topology is built from.
@@ -48,6 +61,15 @@ pub(crate) struct Setting {
     pub(crate) directory: PathBuf,
     /// Evaluations that run at once, in all.
     pub(crate) places: u32,
+    /// Whether each party is in a network namespace of its own.
+    pub(crate) apart: bool,
+}
+
+/// Where one party runs.
+#[derive(Clone, Debug)]
+struct Spot {
+    party: usize,
+    location: Location,
 }
 
 impl Fleet {
@@ -56,6 +78,11 @@ impl Fleet {
             Topology::ServeSqlite => serve_sqlite(setting).await,
             Topology::ServePostgres => serve_postgres(setting).await,
         }
+    }
+
+    /// One for each replica of the API. Each sends a request once.
+    pub(crate) fn clients(&self) -> anyhow::Result<Vec<Client>> {
+        self.apis.iter().map(|address| client(*address, &self.token)).collect()
     }
 
     /// Indexes of those who own places.
@@ -68,51 +95,106 @@ impl Fleet {
         self.members.iter_mut().try_for_each(Member::check_alive)
     }
 
-    /// As an operator does: everybody ends cleanly.
+    /// As an operator does, and it has to end cleanly.
+    pub(crate) async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
+        let member = &mut self.members[index];
+        clean(member.name.clone(), member.stop().await?)?;
+        member.spawn()?;
+        member.until_ready(&self.http).await
+    }
+
     pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         for member in &mut self.members {
-            let status = member.stop().await?;
-            if !status.success() {
-                bail!("{} did not stop cleanly: {status}", member.name);
-            }
+            clean(member.name.clone(), member.stop().await?)?;
         }
         Ok(())
     }
 }
 
+fn clean(name: String, status: ExitStatus) -> anyhow::Result<()> {
+    if !status.success() {
+        bail!("{name} did not stop cleanly: {status}");
+    }
+    Ok(())
+}
+
+fn spot(network: &mut Option<Network>) -> anyhow::Result<Spot> {
+    let Some(network) = network else { return Ok(Spot { party: 0, location: Location::default() }) };
+    let (party, host, prefix) = network.party()?;
+    Ok(Spot { party, location: Location { host, prefix } })
+}
+
+fn network(setting: &Setting) -> anyhow::Result<Option<Network>> {
+    setting.apart.then(Network::make).transpose()
+}
+
 async fn serve_sqlite(setting: &Setting) -> anyhow::Result<Fleet> {
-    let (serve, client, http) = serve(setting, &[]).await?;
+    if setting.apart {
+        bail!("one process speaks to nobody that it could be parted from: choose another topology");
+    }
+    let http = http()?;
+    let (serve, address) = serve(setting, &spot(&mut None)?, (&http, &[])).await?;
     let database = Database::Sqlite { file: setting.directory.join("data/fumehood.db") };
     database.install_witness()?;
-    Ok(Fleet { members: vec![serve], database, bus: None, clients: vec![client], http })
+    let token = token(setting)?;
+    let (members, apis) = (vec![serve], vec![address]);
+    Ok(Fleet { members, database, bus: None, apis, token, http, network: None, pairs: Vec::new() })
 }
 
 async fn serve_postgres(setting: &Setting) -> anyhow::Result<Fleet> {
-    let (postgres, url) = Postgres::start().await?;
-    let bus = Arc::new(blocking(Redis::start).await.context("start Redis")?);
+    let mut network = network(setting)?;
+    let (at_database, at_bus, at_serve) = (spot(&mut network)?, spot(&mut network)?, spot(&mut network)?);
+    let (postgres, url) = Postgres::start(at_database.location.clone()).await?;
+    let bus = redis(at_bus.location.clone()).await?;
+    let http = http()?;
     let more = [format!("store.url={url}"), format!("bus.url={}", bus.url())];
-    let (serve, client, http) = serve(setting, &more).await?;
+    let (serve, address) = serve(setting, &at_serve, (&http, &more)).await?;
     let database = Database::Postgres(postgres);
     database.install_witness()?;
-    Ok(Fleet { members: vec![serve], database, bus: Some(bus), clients: vec![client], http })
+    let mut pairs = Vec::new();
+    if network.is_some() {
+        pairs.push(Pair { parties: (at_serve.party, at_database.party), name: "serve and the database" });
+        pairs.push(Pair { parties: (at_serve.party, at_bus.party), name: "serve and redis" });
+    }
+    let token = token(setting)?;
+    let (members, apis) = (vec![serve], vec![address]);
+    Ok(Fleet { members, database, bus: Some(bus), apis, token, http, network, pairs })
 }
 
-async fn serve(setting: &Setting, more: &[String]) -> anyhow::Result<(Member, Client, reqwest::Client)> {
-    let http = reqwest::Client::new();
+async fn redis(location: Location) -> anyhow::Result<Arc<Redis>> {
+    // Who reaches it is in a network that this run made.
+    let started = blocking(|| Redis::start_at(&["--protected-mode", "no"], location)).await;
+    Ok(Arc::new(started.context("start Redis")?))
+}
+
+fn http() -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().build().context("make an HTTP client")
+}
+
+fn token(setting: &Setting) -> anyhow::Result<String> {
+    let token = std::fs::read_to_string(setting.directory.join("data/token")).context("read the token")?;
+    Ok(token.trim().to_owned())
+}
+
+async fn serve(
+    setting: &Setting,
+    spot: &Spot,
+    (http, more): (&reqwest::Client, &[String]),
+) -> anyhow::Result<(Member, SocketAddr)> {
     let data = setting.directory.join("data");
-    let address = free_address()?;
+    let address = free_address(&spot.location)?;
     let mut arguments = vec!["serve".to_owned(), "--data-dir".to_owned(), text(&data)?];
     arguments.extend(["--listen".to_owned(), address.to_string()]);
     arguments.extend(["--places".to_owned(), setting.places.to_string()]);
     arguments.extend(settings(more));
-    let invocation = Invocation { binary: setting.binary.clone(), arguments };
+    arguments.extend(["--set".to_owned(), format!("server.allowed_hosts=[\"{address}\"]")]);
+    let prefix = spot.location.prefix.clone();
+    let invocation = Invocation { prefix, binary: setting.binary.clone(), arguments };
     let log = setting.directory.join("serve.log");
     let mut serve = Member::new(Role::Serve, "serve".to_owned(), invocation, (log, address));
     serve.spawn()?;
-    serve.until_ready(&http).await?;
-    let token = std::fs::read_to_string(data.join("token")).context("read the token")?;
-    let client = client(address, token.trim())?;
-    Ok((serve, client, http))
+    serve.until_ready(http).await?;
+    Ok((serve, address))
 }
 
 /// What every member is told, and this one besides.
@@ -129,17 +211,18 @@ fn settings(more: &[String]) -> Vec<String> {
     all.flat_map(|setting| ["--set".to_owned(), setting]).collect()
 }
 
-fn client(address: SocketAddr, token: &str) -> anyhow::Result<Client> {
+pub(crate) fn client(address: SocketAddr, token: &str) -> anyhow::Result<Client> {
     let client = Client::builder(&format!("http://{address}")).token(Token::new(token)).retry(Retry::NONE);
     client.build().context("make a client")
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+/// One at which nobody listens. In a namespace of its own everything is free.
+fn free_address(location: &Location) -> anyhow::Result<SocketAddr> {
     let mut dice = Dice::new(now().unsigned_abs());
     for _ in 0..PORT_TRIES {
         let port = PORTS.start + dice.below(PORTS.end - PORTS.start);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port)?));
-        if TcpListener::bind(address).is_ok() {
+        let address = SocketAddr::from((location.host, u16::try_from(port)?));
+        if !location.host.is_loopback() || TcpListener::bind(address).is_ok() {
             return Ok(address);
         }
     }

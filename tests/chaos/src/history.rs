@@ -85,6 +85,8 @@ pub(crate) struct Life {
 pub(crate) enum How {
     Kill,
     Freeze,
+    /// Whatever two send each other vanishes.
+    Part,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +94,8 @@ pub(crate) enum Victim {
     Member(usize),
     Database,
     Bus,
+    /// Two that speak to each other, by their index.
+    Pair(usize),
 }
 
 /// A blow that was dealt.
@@ -117,6 +121,8 @@ pub(crate) struct Chronicle {
     pub(crate) leases: Vec<LeaseTaken>,
     pub(crate) people: Vec<Person>,
     pub(crate) incidents: Vec<Incident>,
+    /// What the pairs are called.
+    pub(crate) pairs: Vec<&'static str>,
     /// Ids that the API lists as this run's.
     pub(crate) listed: Vec<String>,
 }

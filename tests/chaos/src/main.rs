@@ -1,6 +1,7 @@
 //! Real processes under random deaths: evaluations are submitted without pause while every part of a
 //! running Fumehood is killed or frozen, and afterwards the complete history is read and judged.
 
+mod balancer;
 mod check;
 mod cli;
 mod database;
@@ -10,8 +11,10 @@ mod gather;
 mod history;
 mod load;
 mod member;
+mod network;
 mod plan;
 mod report;
+mod rolling;
 mod storm;
 mod witness;
 mod work;

@@ -41,6 +41,8 @@ impl Role {
 /// How a member is started.
 #[derive(Clone, Debug)]
 pub(crate) struct Invocation {
+    /// What its command begins with: nothing, or what enters another network namespace first.
+    pub(crate) prefix: Vec<String>,
     pub(crate) binary: PathBuf,
     pub(crate) arguments: Vec<String>,
 }
@@ -77,7 +79,8 @@ impl Member {
         let log = File::options().create(true).append(true).open(&self.log).context("open a member's log")?;
         // Whatever becomes of this process, nothing of a run outlives it.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.invocation.binary);
+        command.args(["--pdeathsig", "KILL", "--"]).args(&self.invocation.prefix);
+        command.arg(&self.invocation.binary);
         command.args(&self.invocation.arguments);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FUMEHOOD_") {

@@ -49,21 +49,28 @@ impl fmt::Display for Blow {
 pub(crate) struct Measure {
     pub(crate) kills: usize,
     pub(crate) freezes: usize,
+    pub(crate) partings: usize,
 }
 
-/// Every victim is killed and frozen equally often, as nearly as the numbers allow, and the aims go
-/// round too; order and times are left to chance.
+/// Every victim is killed and frozen equally often, as nearly as the numbers allow, and every pair
+/// parted; the aims go round too. Order and times are left to chance.
 pub(crate) fn make(seed: u64, victims: &[Victim], measure: Measure) -> Vec<Blow> {
     const AIMS: [Aim; 4] = [Aim::Provisioning, Aim::Running, Aim::Ending, Aim::Blind];
     let mut dice = Dice::of(seed, 0);
     let mut blows = Vec::new();
-    for (how, count, lasts) in [(How::Kill, measure.kills, DEATHS), (How::Freeze, measure.freezes, FREEZES)] {
+    let is_pair = |victim: &&Victim| matches!(victim, Victim::Pair(_));
+    let (pairs, alive): (Vec<&Victim>, Vec<&Victim>) = victims.iter().partition(is_pair);
+    for (how, among, count, lasts) in [
+        (How::Kill, &alive, measure.kills, DEATHS),
+        (How::Freeze, &alive, measure.freezes, FREEZES),
+        (How::Part, &pairs, measure.partings, FREEZES),
+    ] {
         for round in 0..count {
-            let Some(victim) = victims.get(round % victims.len().max(1)) else { break };
+            let Some(victim) = among.get(round % among.len().max(1)) else { break };
             // Each victim meets each aim in turn.
-            let aim = AIMS[(round / victims.len() + round % victims.len()) % AIMS.len()];
+            let aim = AIMS[(round / among.len() + round % among.len()) % AIMS.len()];
             let (pause, hold) = (dice.between(PAUSES.0, PAUSES.1), dice.between(lasts.0, lasts.1));
-            blows.push(Blow { pause, victim: *victim, how, aim, hold });
+            blows.push(Blow { pause, victim: **victim, how, aim, hold });
         }
     }
     dice.shuffle(&mut blows);
@@ -76,13 +83,14 @@ mod tests {
 
     #[test]
     fn a_plan_strikes_everybody_in_every_phase_and_can_be_had_again() {
-        let victims = [Victim::Member(0), Victim::Member(1), Victim::Database, Victim::Bus];
-        let measure = Measure { kills: 32, freezes: 8 };
+        let living = [Victim::Member(0), Victim::Member(1), Victim::Database, Victim::Bus];
+        let victims = [&living[..], &[Victim::Pair(0)]].concat();
+        let measure = Measure { kills: 32, freezes: 8, partings: 2 };
         let plan = make(11, &victims, measure);
         let again: Vec<String> = make(11, &victims, measure).iter().map(Blow::to_string).collect();
         assert_eq!(plan.iter().map(Blow::to_string).collect::<Vec<_>>(), again);
-        assert_eq!(plan.len(), 40);
-        for victim in victims {
+        assert_eq!(plan.len(), 42);
+        for victim in living {
             for aim in [Aim::Blind, Aim::Provisioning, Aim::Running, Aim::Ending] {
                 let met = |blow: &&Blow| (blow.victim, blow.aim, blow.how) == (victim, aim, How::Kill);
                 assert!(plan.iter().any(|blow| met(&blow)), "{victim:?} {aim:?}");

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hood_wire::api::{EventType, State};
 
 use crate::check::micros;
-use crate::history::{Chronicle, History, How, Incident, Micros, Person, Sighting, Victim, What};
+use crate::history::{Chronicle, History, How, Incident, Micros, Sighting, Victim, What};
 use crate::member::Role;
 
 /// Where an evaluation stood when a blow fell.
@@ -65,13 +65,15 @@ pub(crate) fn tally(chronicle: &Chronicle, victims: &[Victim], floors: Floors) -
     outcomes(chronicle, &mut tally);
     let kills = chronicle.incidents.iter().filter(|incident| incident.how == How::Kill).count();
     tally.count("kills", kills, floors.kills);
-    tally.figure("freezes past the lease", chronicle.incidents.len() - kills);
+    let parted = chronicle.incidents.iter().filter(|incident| incident.how == How::Part).count();
+    tally.figure("freezes past the lease", chronicle.incidents.len() - kills - parted);
+    tally.figure("partings past the lease", parted);
     let mut kinds: BTreeMap<&'static str, usize> = BTreeMap::new();
     for victim in victims {
-        kinds.entry(kind(*victim, &chronicle.people)).or_default();
+        kinds.entry(kind(*victim, chronicle)).or_default();
     }
     for incident in &chronicle.incidents {
-        *kinds.entry(kind(incident.victim, &chronicle.people)).or_default() += 1;
+        *kinds.entry(kind(incident.victim, chronicle)).or_default() += 1;
     }
     for (kind, count) in kinds {
         tally.count(format!("  blows to {kind}"), count, floors.blows_each);
@@ -114,9 +116,10 @@ fn outcomes(chronicle: &Chronicle, tally: &mut Tally) {
     tally.figure("bytes of output compared", chronicle.histories.iter().map(bytes).sum::<usize>());
 }
 
-fn kind(victim: Victim, people: &[Person]) -> &'static str {
+fn kind(victim: Victim, chronicle: &Chronicle) -> &'static str {
     match victim {
-        Victim::Member(index) => people.get(index).map_or("?", |person| person.role.as_str()),
+        Victim::Member(index) => chronicle.people.get(index).map_or("?", |person| person.role.as_str()),
+        Victim::Pair(index) => chronicle.pairs.get(index).copied().unwrap_or("?"),
         Victim::Database => "the database",
         Victim::Bus => "redis",
     }
@@ -131,7 +134,7 @@ fn phases(chronicle: &Chronicle, tally: &mut Tally) {
         for phase in PHASES {
             let there = scene.count(incident, phase);
             if there > 0 {
-                *met.entry((phase, kind(incident.victim, &chronicle.people))).or_default() += 1;
+                *met.entry((phase, kind(incident.victim, chronicle))).or_default() += 1;
                 *kills.entry(phase).or_default() += 1;
             }
         }
@@ -192,7 +195,7 @@ impl<'a> Scene<'a> {
                 Some(Role::Serve) => owner == Some(index) || owner.is_none(),
                 None => false,
             },
-            Victim::Database | Victim::Bus => true,
+            Victim::Database | Victim::Bus | Victim::Pair(_) => true,
         }
     }
 }

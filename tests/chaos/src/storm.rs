@@ -85,7 +85,19 @@ impl Storm<'_> {
             Victim::Member(index) => self.strike_member(index, how, (hold, stall)).await,
             Victim::Database => self.strike_database(how, (hold, stall)).await,
             Victim::Bus => self.strike_bus(how, (hold, stall)).await,
+            Victim::Pair(index) => self.part(index, (hold, stall)).await,
         }
+    }
+
+    async fn part(&mut self, index: usize, (hold, stall): (Duration, Option<Stall>)) -> anyhow::Result<()> {
+        let (one, other) = self.fleet.pairs[index].parties;
+        let network = self.fleet.network.as_ref().context("there is no network to part anybody in")?;
+        network.cut(one, other)?;
+        if let Some(stall) = stall {
+            stall.end().await?;
+        }
+        tokio::time::sleep(hold).await;
+        network.mend(one, other)
     }
 
     async fn strike_database(
@@ -101,7 +113,7 @@ impl Storm<'_> {
                 tokio::time::sleep(hold).await;
                 database.restart().await
             }
-            How::Freeze => {
+            How::Freeze | How::Part => {
                 let stall = match stall {
                     Some(stall) => stall,
                     None => database.stall().await?,
@@ -117,7 +129,7 @@ impl Storm<'_> {
         let first = Arc::clone(&bus);
         match how {
             How::Kill => blocking(move || first.kill9()).await?,
-            How::Freeze => blocking(move || first.freeze()).await?,
+            How::Freeze | How::Part => blocking(move || first.freeze()).await?,
         }
         if let Some(stall) = stall {
             stall.end().await?;
@@ -125,7 +137,7 @@ impl Storm<'_> {
         tokio::time::sleep(hold).await;
         match how {
             How::Kill => blocking(move || bus.restart()).await,
-            How::Freeze => blocking(move || bus.thaw()).await,
+            How::Freeze | How::Part => blocking(move || bus.thaw()).await,
         }
     }
 
@@ -138,7 +150,7 @@ impl Storm<'_> {
         let member = &mut self.fleet.members[index];
         match how {
             How::Kill => member.kill().await?,
-            How::Freeze => member.freeze()?,
+            How::Freeze | How::Part => member.freeze()?,
         }
         if let Some(stall) = stall {
             stall.end().await?;
@@ -151,7 +163,7 @@ impl Storm<'_> {
                 member.spawn()?;
                 member.until_ready(&self.fleet.http).await
             }
-            How::Freeze => member.thaw(),
+            How::Freeze | How::Part => member.thaw(),
         }
     }
 }

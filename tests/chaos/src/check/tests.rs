@@ -1,7 +1,7 @@
 //! The judge against histories that were bent on purpose: each rule finds its breach, and nothing
 //! else does.
 
-use hood_wire::api::{Evaluation, Event, EventType, State, Verdict};
+use hood_wire::api::{Evaluation, Event, EventDetail, EventType, State, Verdict};
 use serde_json::json;
 
 use super::violations;
@@ -23,7 +23,7 @@ fn at(second_: u32) -> i64 {
 fn event(number: u64, kind: EventType, state: State, attempt: Option<u32>) -> Event {
     let verdict = (kind == EventType::Finished).then_some(Verdict::Succeeded);
     let at = second(u32::try_from(number).expect("small"));
-    Event { number, kind, at, state, attempt, not_before: None, verdict }
+    Event { number, kind, at, state, attempt, not_before: None, verdict, detail: EventDetail::default() }
 }
 
 /// A program that was lost while it ran, and succeeded at the second attempt.
@@ -109,6 +109,7 @@ fn sound() -> Chronicle {
         ],
         people: vec![Person { role: Role::Serve, lives }],
         incidents: Vec::new(),
+        pairs: Vec::new(),
         listed: vec![ID.to_owned()],
     }
 }
