@@ -1,9 +1,10 @@
-//! Deterministic simulation: the worker that is shipped, its core and the place's end of its link,
-//! under a scheduler, a clock, a store and processes that are made up from a seed. One seed is one
-//! world: what happens in it happens again, poll by poll, whenever it is run.
+//! Deterministic simulation: the worker that is shipped, its core, both halves of its link to
+//! dispatchers and the place's end of it, under a scheduler, a clock, a store, a network and processes
+//! that are made up from a seed. One seed is one world: what happens in it happens again, poll by
+//! poll, whenever it is run.
 //!
-//! What is not the shipped code here: the store (an in-memory one, held to the same conformance
-//! suite as the databases), the places' insides, and the clients.
+//! What is not the shipped code here: the store (an in-memory one), what carries the link's calls,
+//! the places' insides, and the clients.
 
 pub mod checker;
 pub mod cli;
@@ -11,6 +12,7 @@ mod client;
 mod fate;
 pub mod history;
 mod ledger;
+mod net;
 mod places;
 mod process;
 mod rng;

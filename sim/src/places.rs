@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use hood_core::Limits;
 use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind};
-use hood_core::{Limits, Timestamp};
 use hood_dispatch::catalogue::{EnvironmentEntry, EnvironmentStatus};
 use hood_dispatch::environment::Base;
 use hood_dispatch::{AttemptKey, Catalogue, Dispatch, DispatchError, Link, Order};
@@ -22,6 +22,9 @@ use crate::world::{START, World};
 
 /// The one environment that is offered.
 pub(crate) const ENVIRONMENT: &str = "minimal";
+
+/// More than there are evaluations in a world: that places are short is other tests' concern.
+const PLACES: u32 = 1000;
 
 const COMMANDS_IN_FLIGHT: usize = 8;
 
@@ -58,6 +61,20 @@ pub(crate) enum Phase {
     Ended,
 }
 
+impl Phase {
+    /// What it is called when somebody is killed while a place is so far.
+    pub(crate) const fn killed(self, worker: bool) -> &'static str {
+        match (self, worker) {
+            (Self::Provisioning, true) => "a worker killed while a place was provisioned",
+            (Self::Running, true) => "a worker killed while a program ran",
+            (Self::Ended, true) => "a worker killed between a program's end and the record of it",
+            (Self::Provisioning, false) => "a dispatcher killed while a place was provisioned",
+            (Self::Running, false) => "a dispatcher killed while a program ran",
+            (Self::Ended, false) => "a dispatcher killed between a program's end and the record of it",
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Command {
     Attach { after: u64, reply: oneshot::Sender<Link> },
@@ -66,9 +83,9 @@ enum Command {
 
 impl Places {
     /// `first`: where the numbers of its places begin.
-    pub(crate) fn new(world: World, places: u32, first: u32) -> Self {
+    pub(crate) fn new(world: World, executor: &str, first: u32) -> Self {
         let (live, next) = (Arc::default(), Arc::new(Mutex::new(first)));
-        Self { world, live, next, catalogue: Arc::new(catalogue(places)) }
+        Self { world, live, next, catalogue: Arc::new(catalogue(executor)) }
     }
 
     /// As when the process that owns them dies and takes them along: proven dead when this returns.
@@ -192,7 +209,7 @@ impl Dispatch for Places {
     }
 }
 
-fn catalogue(places: u32) -> Catalogue {
+fn catalogue(executor: &str) -> Catalogue {
     let facts = EnvironmentFacts {
         name: ENVIRONMENT.to_owned(),
         allowed_classes: vec![ExecutorClass::Cpu],
@@ -202,17 +219,18 @@ fn catalogue(places: u32) -> Catalogue {
         EnvironmentStatus::Ready { digest: "made:up".to_owned(), size_bytes: 1, interpreter: String::new() };
     let capacity = Capacity {
         version: 1,
-        taken_at: Timestamp::from_micros(START.as_micros()),
+        taken_at: START,
         kind: PlaceKind::LocalRoot,
         classes: vec![ExecutorClass::Cpu],
         proven: Layer::ALL.to_vec(),
         unproven: Vec::new(),
         memory_bytes_max: u64::MAX,
-        places,
+        places: PLACES,
     };
+    let offer = Offer { executor: executor.to_owned(), free: PLACES, open: true, capacity };
     Catalogue {
         version: 1,
-        offers: vec![Offer { executor: "made-up".to_owned(), free: places, open: true, capacity }],
+        offers: vec![offer],
         environments: vec![EnvironmentEntry {
             facts,
             description: String::new(),

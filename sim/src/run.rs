@@ -76,7 +76,7 @@ pub fn run(seed: u64, printed: bool) -> Report {
         let submissions = u32::try_from(rng.below(SUBMISSIONS_MAX)).unwrap_or(0) + 1;
         Client { store, number, open: open.clone() }.start(submissions);
     }
-    fate::start(&world, shape.workers());
+    fate::start(&world, shape);
     let rough = ROUGH_MIN + rng.delay(ROUGH_MAX);
     let stuck = play(&world, &processes, &open, START.after(rough));
     report(seed, &world, shape, &memory, stuck)
@@ -205,9 +205,12 @@ impl Totals {
     }
 }
 
-/// How far an evaluation can be when its worker dies: each of these was seen in a proper run.
-pub const PHASES: [&str; 3] = [
+/// How far an evaluation can be when a process dies: each of these was seen in a proper run.
+pub const PHASES: [&str; 6] = [
     "a worker killed while a place was provisioned",
     "a worker killed while a program ran",
     "a worker killed between a program's end and the record of it",
+    "a dispatcher killed while a place was provisioned",
+    "a dispatcher killed while a program ran",
+    "a dispatcher killed between a program's end and the record of it",
 ];

@@ -27,6 +27,7 @@ pub(crate) enum Node {
     /// Whoever arranges the rest: never harmed.
     Fate,
     Store,
+    Network,
     Client(u32),
     Worker(u32),
     Dispatcher(u32),
@@ -38,6 +39,7 @@ impl fmt::Display for Node {
         match self {
             Self::Fate => f.write_str("fate"),
             Self::Store => f.write_str("store"),
+            Self::Network => f.write_str("network"),
             Self::Client(n) => write!(f, "client-{n}"),
             Self::Worker(n) => write!(f, "worker-{n}"),
             Self::Dispatcher(n) => write!(f, "dispatcher-{n}"),
@@ -77,6 +79,8 @@ struct Core {
     timers: BTreeMap<(Timestamp, u64), Waker>,
     next_timer: u64,
     frozen: BTreeMap<Node, Timestamp>,
+    /// What of it is being dropped; it does nothing more by that.
+    dying: Option<Node>,
     /// Polls that a process has left.
     doomed: BTreeMap<Node, u64>,
     polls: u64,
@@ -112,6 +116,7 @@ impl Scheduler {
             timers: BTreeMap::new(),
             next_timer: 0,
             frozen: BTreeMap::new(),
+            dying: None,
             doomed: BTreeMap::new(),
             polls: 0,
             trace,
@@ -134,6 +139,9 @@ impl Scheduler {
 
     pub(crate) fn spawn(&self, node: Node, future: BoxFuture<'static, ()>) {
         let mut core = self.lock();
+        if core.dying == Some(node) {
+            return;
+        }
         let id = core.next_task;
         core.next_task += 1;
         core.tasks.insert(id, Task { node, future: Some(future) });
@@ -158,9 +166,12 @@ impl Scheduler {
         let of_node: Vec<u64> =
             core.tasks.iter().filter(|(_, task)| task.node == node).map(|(id, _)| *id).collect();
         let dead: Vec<Task> = of_node.iter().filter_map(|id| core.tasks.remove(id)).collect();
+        core.dying = Some(node);
         drop(core);
-        // What they held may wake others as it goes.
+        // What they held may wake others as it goes, as a connection that is closed does. It begins
+        // nothing: a process that is killed runs none of its code.
         drop(dead);
+        self.lock().dying = None;
     }
 
     /// Kills the process instead of its poll after so many.

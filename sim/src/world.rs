@@ -21,6 +21,12 @@ pub(crate) struct Weather {
     pub(crate) store_fails: u32,
     pub(crate) store_answer_lost: u32,
     pub(crate) store_delay: Duration,
+    /// Of a thousand messages between worker and dispatcher, how many get lost or come twice.
+    pub(crate) net_lost: u32,
+    pub(crate) net_repeated: u32,
+    pub(crate) net_delay: Duration,
+    /// Of a thousand frames, how many break their stream.
+    pub(crate) stream_breaks: u32,
     /// Of a thousand hints of the bus, how many get lost.
     pub(crate) hint_lost: u32,
     /// Of a thousand places, how many cannot be made, and how many die by themselves.
@@ -46,6 +52,10 @@ impl Weather {
             place_fails: often(200),
             place_dies: often(200),
             cancels: often(400),
+            net_lost: often(150),
+            net_repeated: often(300),
+            stream_breaks: often(200),
+            net_delay: Duration::from_millis(rng.below(60) + 1),
             store_delay: Duration::from_millis(rng.below(40) + 1),
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hood_core::lifecycle::{AfterLoss, AnyEvaluation, Transition};
-use hood_core::outcome::judge;
+use hood_core::outcome::{Outcome, judge};
 use hood_core::plan::{Demand, RefusalCode, plan};
 use hood_core::retry::Loss;
 use hood_core::{Assignment, Limits, Observation, Program, Refusal, State, Timestamp, Verdict};
@@ -13,9 +13,9 @@ use hood_store::{Chunk, Claimed, Commit, CommitError};
 use hood_wire::api;
 use tracing::Instrument as _;
 
-use super::Shared;
 use super::evidence;
 use super::leases::{Held, Told};
+use super::{Means, Shared};
 use crate::document::{self, AcceptedDocument, Moments, ResultDocument, decision_document};
 use crate::telemetry::metrics::{record_attempt, record_finished, record_lost};
 use crate::telemetry::traces::{Part, Trace, trace_id};
@@ -26,6 +26,9 @@ const COMMIT_OUTPUT_BYTES: usize = 1024 * 1024;
 /// While the store does not answer, an attempt tries again until its lease is gone.
 const COMMIT_PAUSE_FIRST: Duration = Duration::from_millis(20);
 const COMMIT_PAUSE_CAP: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether an executor has been heard of.
+const OFFER_PAUSE: Duration = Duration::from_millis(100);
 
 /// How an attempt came to this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,21 +222,42 @@ impl Attempt<'_> {
             Ok(link) => link,
             Err(error) => return self.unopened(&error, None).await,
         };
-        let mut catalogue = (*dispatch.capacity()).clone();
-        for offer in &mut catalogue.offers {
-            offer.open = true;
-            offer.capacity.places = offer.capacity.places.max(1);
-        }
-        match self.plan(accepted, &catalogue) {
-            Ok(mut assignment) => {
-                if let Some(executor) = link.executor() {
-                    executor.clone_into(&mut assignment.executor);
-                }
-                self.follow(link, &assignment, accepted).await
-            }
+        match self.plan_again(accepted, &link).await? {
+            Ok(assignment) => self.follow(link, &assignment, accepted).await,
             Err(refusal) => {
                 dispatch.cancel(self.key, Duration::ZERO);
                 self.refuse(&refusal).await
+            }
+        }
+    }
+
+    /// The decision anew, for a place that is there whatever is offered to others. An executor that
+    /// this worker has not heard of yet, having just begun, is waited for: it has answered once.
+    async fn plan_again(
+        &self,
+        accepted: &Accepted,
+        link: &Link,
+    ) -> Result<Result<Assignment, Refusal>, Stop> {
+        let Means { dispatch, clock, .. } = &self.shared.means;
+        let mut told = self.held.told.clone();
+        loop {
+            let mut catalogue = (*dispatch.capacity()).clone();
+            let known = |executor| catalogue.offers.iter().any(|offer| offer.executor == executor);
+            if link.executor().is_none_or(known) {
+                for offer in &mut catalogue.offers {
+                    offer.open = true;
+                    offer.capacity.places = offer.capacity.places.max(1);
+                }
+                let executor = link.executor().map(str::to_owned);
+                return Ok(self.plan(accepted, &catalogue).map(|assignment| match executor {
+                    Some(executor) => Assignment { executor, ..assignment },
+                    None => assignment,
+                }));
+            }
+            tokio::select! {
+                biased;
+                () = lease_lost(&mut told) => return Err(Stop::LeaseLost),
+                () = clock.sleep(OFFER_PAUSE) => {}
             }
         }
     }
@@ -337,7 +361,7 @@ impl Attempt<'_> {
             link.acknowledge(highest);
             return Ok(false);
         };
-        match judge(&seen, &accepted.limits) {
+        match self.judge(&seen, accepted) {
             Some(outcome) => {
                 let suspect = self.evaluation.history().losses.suspect > 0;
                 let result = ResultDocument::of_run(&outcome, &seen, assignment, suspect);
@@ -345,13 +369,23 @@ impl Attempt<'_> {
             }
             None => {
                 self.commit(commit).await?;
-                let reason = seen.lost.clone().unwrap_or_else(|| "nothing says how it ended".to_owned());
+                let reason = seen.lost.clone().unwrap_or_else(|| match seen.kill {
+                    Some(_) => "it was ended by somebody who did not hold it any more".to_owned(),
+                    None => "nothing says how it ended".to_owned(),
+                });
                 let lost = Lost { reason, seen: Some(&seen), assignment: Some(assignment) };
                 self.lose(&lost).await?;
             }
         }
         link.acknowledge(highest);
         Ok(true)
+    }
+
+    /// A cancel that nobody asked for is no verdict: a worker that lost its lease, or one that shuts
+    /// down, ended a place that is not its own any more.
+    fn judge(&self, seen: &Observation, accepted: &Accepted) -> Option<Outcome> {
+        let asked = self.told().cancel.is_some();
+        judge(seen, &accepted.limits).filter(|outcome| asked || outcome.verdict != Verdict::Cancelled)
     }
 
     /// The place is ready: `running` is written before the program's first instruction.
