@@ -14,7 +14,7 @@ usage: cargo xtask COMMAND
   tidy              check the rules of CONTRIBUTING.md that a machine can hold
   migrations        record the migrations that are new, so that nobody changes them later
   docs FUMEHOOD     check that every command in the documentation is one that FUMEHOOD knows
-  snapshots         write anew what is made from the code and committed: openapi/v1.json, docs/errors.md,
+  snapshots         write anew what is made from the code and committed: openapi/*.json, docs/errors.md,
                     docs/configuration.md, help texts";
 
 /// Runs one command.

@@ -18,6 +18,7 @@ mod list;
 mod logs;
 mod output;
 mod pki;
+mod role;
 mod run;
 mod serve;
 mod spinner;
@@ -60,6 +61,7 @@ enum Command {
     Run(Box<run::Args>),
     Batch(batch::Args),
     Serve(serve::Args),
+    Dispatcher(role::DispatcherArgs),
     List(list::Args),
     Get(get::Args),
     Logs(logs::Args),
@@ -75,7 +77,11 @@ enum Command {
     Version(version::Args),
     /// Print the API's OpenAPI document.
     #[command(hide = true)]
-    Openapi,
+    Openapi {
+        /// The dispatcher's, which workers speak.
+        #[arg(long)]
+        dispatcher: bool,
+    },
 }
 
 pub fn main() -> ExitCode {
@@ -111,7 +117,8 @@ impl Command {
             Self::Pki(args) => pki::execute(&args),
             Self::Doctor(args) => doctor::execute(&args, global),
             Self::Completions(args) => completions::execute(&args, Cli::command()),
-            Self::Openapi => output::text(&crate::api::openapi()),
+            Self::Openapi { dispatcher: true } => output::text(&crate::dispatcher::openapi()),
+            Self::Openapi { .. } => output::text(&crate::api::openapi()),
             online => {
                 let runtime = tokio::runtime::Builder::new_multi_thread()
                     .enable_all()
@@ -130,6 +137,7 @@ impl Command {
             Self::Run(args) => run::execute(&args, global).await,
             Self::Batch(args) => batch::execute(&args, global).await,
             Self::Serve(args) => serve::execute(&args, global).await,
+            Self::Dispatcher(args) => role::dispatcher(&args, global).await,
             Self::List(args) => list::execute(&args, global).await,
             Self::Get(args) => get::execute(&args, global).await,
             Self::Logs(args) => logs::execute(&args, global).await,
@@ -138,9 +146,11 @@ impl Command {
             Self::Delete(args) => delete::execute(&args, global).await,
             Self::Environments(args) => environments::execute(&args, global).await,
             Self::Version(args) => version::execute(&args, global).await,
-            Self::Config(_) | Self::Pki(_) | Self::Doctor(_) | Self::Completions(_) | Self::Openapi => {
-                Ok(Exit::DONE)
-            }
+            Self::Config(_)
+            | Self::Pki(_)
+            | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Openapi { .. } => Ok(Exit::DONE),
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Config {
     pub blobs: Blobs,
     pub bus: Bus,
     pub worker: Worker,
+    pub dispatcher: Dispatcher,
+    pub metrics: Metrics,
     pub sandbox: Sandbox,
     pub environments: Environments,
     pub log: Log,
@@ -122,6 +124,20 @@ pub struct Worker {
     #[serde(rename = "queue_ttl_ms", deserialize_with = "millis")]
     pub queue_ttl: Duration,
     pub stock: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dispatcher {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// `None` serves none.
+    #[serde(deserialize_with = "optional_address")]
+    pub listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -369,6 +385,14 @@ fn id_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IdRange
 fn path_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
     Ok((path != Path::new(schema::AUTO)).then_some(path))
+}
+
+fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {

@@ -1,12 +1,15 @@
 //! The roles that the binary can play. Each builds only what it needs, and is started the same way
 //! by the command line and by a test.
 
+mod apart;
 mod bus;
 mod data_dir;
+pub mod dispatcher;
 mod environments;
 mod keeping;
 pub(crate) mod offer;
 pub mod serve;
+mod side;
 
 pub use data_dir::{DataDir, DataDirError, Endpoint};
 pub use environments::open_library;

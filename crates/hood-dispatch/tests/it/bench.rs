@@ -11,7 +11,7 @@ use hood_core::program::Source;
 use hood_core::{EvaluationId, Limits, Observation, Timestamp, Verdict};
 use hood_dispatch::environment::{self, Library};
 use hood_dispatch::local::{Local, LocalConfig};
-use hood_dispatch::{AttemptKey, Conduct, Dispatch, Link, Order, ReportBody};
+use hood_dispatch::{AttemptKey, Catalogue, Conduct, Dispatch, Link, Order, ReportBody};
 
 /// Longer than anything takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,25 +59,7 @@ impl Bench {
     }
 
     pub(crate) fn order(&self, n: u8, code: &str) -> Order {
-        let catalogue = self.dispatch.capacity();
-        let demand = Demand { limits: self.limits, class: ExecutorClass::Cpu };
-        let facts = &catalogue.environment("minimal").expect("built in").facts;
-        // What an ordinary user's places lack is no concern of these tests.
-        let is_root = rustix::process::geteuid().is_root();
-        let policy = if is_root { PolicyMode::Strict } else { PolicyMode::Development };
-        let mut offers = catalogue.offers.clone();
-        // A bad wire may have kept the last word about it away.
-        offers.iter_mut().for_each(|offer| offer.open = true);
-        let assignment = plan(&demand, facts, &offers, policy).expect("every layer is proven");
-        let source = Source { code: Some(code.to_owned()), ..Source::default() };
-        Order {
-            key: AttemptKey { evaluation: EvaluationId::new(Timestamp::from_micros(1), [n; 10]), attempt: 1 },
-            token: 1,
-            assignment,
-            program: source.lay_out().expect("sound"),
-            conduct: Conduct { grace: Duration::from_millis(500), fail_on_output_limit: false },
-            traceparent: None,
-        }
+        order(&self.dispatch.capacity(), n, code)
     }
 
     /// Ends everything and looks for what is left of it.
@@ -113,6 +95,27 @@ fn start(stock: u32) -> (Local, tempfile::TempDir) {
     let (local, buried) = Local::start(config, library()).expect("starts");
     assert!(buried.is_empty());
     (local, state)
+}
+
+pub(crate) fn order(catalogue: &Catalogue, n: u8, code: &str) -> Order {
+    let demand = Demand { limits: Limits::DEFAULT, class: ExecutorClass::Cpu };
+    let facts = &catalogue.environment("minimal").expect("built in").facts;
+    // What an ordinary user's places lack is no concern of these tests.
+    let is_root = rustix::process::geteuid().is_root();
+    let policy = if is_root { PolicyMode::Strict } else { PolicyMode::Development };
+    let mut offers = catalogue.offers.clone();
+    // A bad wire may have kept the last word about it away.
+    offers.iter_mut().for_each(|offer| offer.open = true);
+    let assignment = plan(&demand, facts, &offers, policy).expect("every layer is proven");
+    let source = Source { code: Some(code.to_owned()), ..Source::default() };
+    Order {
+        key: AttemptKey { evaluation: EvaluationId::new(Timestamp::from_micros(1), [n; 10]), attempt: 1 },
+        token: 1,
+        assignment,
+        program: source.lay_out().expect("sound"),
+        conduct: Conduct { grace: Duration::from_millis(500), fail_on_output_limit: false },
+        traceparent: None,
+    }
 }
 
 /// Images never change, so every test of this process may have the same library.

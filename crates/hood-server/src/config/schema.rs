@@ -34,6 +34,8 @@ pub enum Kind {
     Path,
     /// An absolute path, or empty for none.
     OptionalPath,
+    /// IP address and port, or empty for none.
+    OptionalAddress,
     /// IP address and port.
     Address,
     List,
@@ -130,6 +132,8 @@ pub const KEYS: &[Key] = &[
     count("worker.lease_ttl_ms", 1000, 3_600_000),
     count("worker.queue_ttl_ms", 1000, YEAR_MS),
     auto("worker.stock", Kind::Count { least: 0, most: 10_000 }),
+    key("dispatcher.listen", Kind::Address),
+    key("metrics.listen", Kind::OptionalAddress),
     auto("sandbox.policy", Kind::OneOf(&["strict", "development"])),
     auto("sandbox.id_range", Kind::IdRange),
     auto("sandbox.cgroup_parent", Kind::Path),
@@ -184,6 +188,9 @@ impl Key {
                 .is_some_and(|value| (least..=most).contains(&value)),
             Kind::Text => text.is_some_and(|text| !text.trim().is_empty()),
             Kind::Path => text.is_some_and(is_path),
+            Kind::OptionalAddress => {
+                text.is_some_and(|text| text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok())
+            }
             Kind::OptionalPath => text.is_some_and(|text| text.is_empty() || is_path(text)),
             Kind::Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
             Kind::List => value.as_array().is_some_and(|items| {
@@ -255,6 +262,7 @@ impl fmt::Display for Kind {
             Self::Count { least, most } => write!(f, "a whole number from {least} to {most}"),
             Self::Text => f.write_str("a text that is not empty"),
             Self::Path => f.write_str("an absolute path"),
+            Self::OptionalAddress => f.write_str("an IP address and a port, or \"\" for none"),
             Self::OptionalPath => f.write_str("an absolute path, or \"\" for none"),
             Self::Address => {
                 f.write_str("an IP address and a port, as in \"127.0.0.1:7470\" or \"[::1]:7470\"")

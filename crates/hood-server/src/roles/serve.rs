@@ -36,7 +36,7 @@ const OFFER_INTERVAL: Duration = Duration::from_millis(500);
 const PROOF_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long killed places may take to be proven dead at a stop.
-const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of randomness in a token.
 const TOKEN_BYTES: usize = 32;
@@ -220,7 +220,7 @@ fn hash(token: &str) -> blake3::Hash {
     blake3::hash(token.as_bytes())
 }
 
-async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local> {
+pub(super) async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local> {
     let library = open_library(config)?;
     let local = LocalConfig {
         state_dir: config.data_dir.join("sandbox"),
@@ -261,9 +261,27 @@ async fn publish(
     store.put_capacity(catalogue.version, now, &text).await.context("cannot publish what is offered")
 }
 
-/// Publishes the offer whenever it changes, and proves the layers anew now and then.
+/// Publishes the offer whenever it changes.
 async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dyn Clock>) {
     let mut published = local.capacity().version;
+    let proving = keep_proven(local.clone());
+    let publishing = async {
+        loop {
+            tokio::time::sleep(OFFER_INTERVAL).await;
+            let version = local.capacity().version;
+            if version != published {
+                match publish(&store, &local, &config, clock.now()).await {
+                    Ok(()) => published = version,
+                    Err(error) => tracing::error!(error = %error, "cannot publish what is offered"),
+                }
+            }
+        }
+    };
+    tokio::join!(proving, publishing);
+}
+
+/// Notices what is built, and proves layers and images anew now and then.
+pub(super) async fn keep_proven(local: Local) {
     let mut proven = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(OFFER_INTERVAL).await;
@@ -277,18 +295,11 @@ async fn keep_offering(store: Store, local: Local, config: Config, clock: Arc<dy
             proven = tokio::time::Instant::now();
         }
         local.notice_builds();
-        let version = local.capacity().version;
-        if version != published {
-            match publish(&store, &local, &config, clock.now()).await {
-                Ok(()) => published = version,
-                Err(error) => tracing::error!(error = %error, "cannot publish what is offered"),
-            }
-        }
     }
 }
 
 /// Whether the places can take anything at all under the policy.
-fn sound(catalogue: &Catalogue, policy: PolicyMode) -> Result<(), String> {
+pub(super) fn sound(catalogue: &Catalogue, policy: PolicyMode) -> Result<(), String> {
     let Some(capacity) = catalogue.summary() else { return Err("no place is known".to_owned()) };
     if capacity.places == 0 {
         return Err(match capacity.unproven.first() {

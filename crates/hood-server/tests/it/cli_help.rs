@@ -22,6 +22,7 @@ fn every_command_explains_itself() {
         "run",
         "batch",
         "serve",
+        "dispatcher",
         "list",
         "get",
         "logs",

@@ -9,6 +9,7 @@ mod cli_run;
 mod cli_stop;
 mod config;
 mod kill_loop;
+mod roles;
 mod support;
 mod takeover;
 mod traces;

@@ -26,6 +26,11 @@ fn the_committed_openapi_document_is_the_codes() {
 }
 
 #[test]
+fn the_committed_openapi_document_of_dispatchers_is_the_codes() {
+    committed("openapi/dispatcher.json", &hood_server::dispatcher::openapi());
+}
+
+#[test]
 fn the_committed_list_of_errors_is_the_codes() {
     committed("docs/errors.md", &hood_server::api::errors_markdown());
 }
