@@ -98,10 +98,32 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
+    pub url: Url,
     pub storage_bytes: u64,
     pub storage_reserve_bytes: u64,
     pub queue_max: u64,
     pub readers: u32,
+}
+
+impl Config {
+    /// The store as it is configured, without the bus, which differs by role. On SQLite whoever opens it brings the schema up to date; on a
+    /// server that is `duty`'s to say.
+    pub fn store(&self, duty: hood_store::Duty) -> Result<hood_store::StoreConfig, hood_store::UrlError> {
+        let url = self.store.url.expose();
+        let url = (!url.is_empty()).then(|| hood_store::DatabaseUrl::parse(url)).transpose()?;
+        let duty = if url.is_some() { duty } else { hood_store::Duty::Migrate };
+        Ok(hood_store::StoreConfig {
+            dir: self.data_dir.clone(),
+            storage_bytes: self.store.storage_bytes,
+            storage_reserve_bytes: self.store.storage_reserve_bytes,
+            queue_max: self.store.queue_max,
+            readers: self.store.readers,
+            blobs: self.blobs.place(),
+            bus: None,
+            url,
+            duty,
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -166,8 +166,9 @@ async fn main() -> Result<(), Failure> {
         return Err(format!("{} is there already: name a directory that is not", dir.display()).into());
     }
     let store = Store::open(StoreConfig::at(dir.clone())).await?;
-    let (journal, synchronous) = store.durability().await?;
-    println!("{}: journal_mode = {journal}, synchronous = {synchronous} (2 is FULL)", dir.display());
+    for (name, value) in store.durability().await? {
+        println!("{}: {name} = {value}", dir.display());
+    }
 
     let alone = accept(&store, 0, Load { count: ALONE, each: 1, callers: 1 }).await?;
     report("accepted one by one, 1 caller", ALONE, alone);

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::blobs::BlobsConfig;
+use crate::db::DatabaseUrl;
+use crate::migrate::Duty;
 use crate::wake::BusConfig;
 
 const MIB: u64 = 1024 * 1024;
@@ -33,6 +35,9 @@ pub struct StoreConfig {
     pub blobs: BlobsConfig,
     /// How other processes on the same database are woken; `None` where there are none.
     pub bus: Option<BusConfig>,
+    /// `None` is SQLite, in `dir`; otherwise `dir` is not used.
+    pub url: Option<DatabaseUrl>,
+    pub duty: Duty,
 }
 
 impl StoreConfig {
@@ -46,6 +51,8 @@ impl StoreConfig {
             queue_max: QUEUE_MAX_DEFAULT,
             readers: READERS_DEFAULT,
             bus: None,
+            url: None,
+            duty: Duty::Migrate,
         }
     }
 }

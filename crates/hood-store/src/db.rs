@@ -1,80 +1,131 @@
-//! Everything that is SQLite's own. The statements elsewhere are portable: for another database
-//! this module is what is written again, and nothing else.
+//! The two engines behind one face. A statement is one text for both; what differs between them is
+//! how a connection is made and kept, and the clause that locks rows ([`lock_clause!`]).
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+pub(crate) mod postgres;
+mod query;
+pub(crate) mod sqlite;
+mod url;
 
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
 
-use crate::upkeep::{LOG_BYTES_KEPT, LOG_PATIENCE};
+pub(crate) use query::{Builder, Locking, Row, Value, query};
+pub use url::{DatabaseUrl, UrlError};
 
-pub(crate) type Db = sqlx::Sqlite;
-pub(crate) type Connection = sqlx::SqliteConnection;
-pub(crate) type Pool = sqlx::SqlitePool;
-pub(crate) type Row = sqlx::sqlite::SqliteRow;
-pub(crate) type Look = sqlx::Transaction<'static, Db>;
+/// Statements kept prepared on a connection: more than there are.
+const STATEMENTS_CACHED: usize = 256;
 
-/// Takes the write lock at once, so that no statement of the transaction can find it taken.
-pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
+/// A connection of either engine, for as long as somebody uses it.
+#[derive(Debug)]
+pub(crate) enum Connection<'c> {
+    Sqlite(&'c mut SqliteConnection),
+    Postgres(&'c mut PgConnection),
+}
 
-/// The end of a SELECT whose rows this transaction is about to change. One connection writes here,
-/// so there is nobody to skip; PostgreSQL says ` FOR UPDATE SKIP LOCKED`.
-macro_rules! lock_clause {
-    () => {
-        ""
+/// Connections that only read.
+#[derive(Clone, Debug)]
+pub(crate) enum Readers {
+    Sqlite(sqlx::SqlitePool),
+    Postgres(sqlx::PgPool),
+}
+
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+/// Several statements that see one moment.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+impl Readers {
+    pub(crate) async fn acquire(&self) -> Result<Reader, sqlx::Error> {
+        match self {
+            Self::Sqlite(pool) => pool.acquire().await.map(Reader::Sqlite),
+            Self::Postgres(pool) => pool.acquire().await.map(Reader::Postgres),
+        }
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Look, sqlx::Error> {
+        match self {
+            Self::Sqlite(pool) => pool.begin().await.map(Look::Sqlite),
+            Self::Postgres(pool) => pool.begin_with(postgres::LOOK).await.map(Look::Postgres),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Reader {
+    pub(crate) fn connection(&mut self) -> Connection<'_> {
+        match self {
+            Self::Sqlite(connection) => Connection::Sqlite(connection),
+            Self::Postgres(connection) => Connection::Postgres(connection),
+        }
+    }
+}
+
+impl Look {
+    pub(crate) fn connection(&mut self) -> Connection<'_> {
+        match self {
+            Self::Sqlite(transaction) => Connection::Sqlite(transaction),
+            Self::Postgres(transaction) => Connection::Postgres(transaction),
+        }
+    }
+}
+
+/// A statement whose SELECT takes rows that its transaction is about to change: `front`, the lock
+/// clause, `back`. One connection writes to SQLite, so that there is nobody to skip.
+macro_rules! locking {
+    ($front:expr, $back:expr) => {
+        $crate::db::Locking {
+            sqlite: concat!($front, $back),
+            postgres: concat!($front, " FOR UPDATE SKIP LOCKED", $back),
+        }
     };
 }
-pub(crate) use lock_clause;
+pub(crate) use locking;
 
-const FILE: &str = "fumehood.db";
-/// How long one connection waits for another's lock: nobody holds one for more than milliseconds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a read waits for one of the readers.
-const READER_WAIT: Duration = Duration::from_secs(10);
-/// More than there are statements.
-const STATEMENTS_CACHED: usize = 256;
-/// 32 MiB of pages: the upper levels of the indexes of a million rows.
-const WRITER_CACHE: &str = "-32768";
+impl Connection<'_> {
+    /// Whether other transactions may write at the same time.
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
 
-pub(crate) fn file(dir: &Path) -> PathBuf {
-    dir.join(FILE)
-}
+    /// A statement without parameters and rows.
+    pub(crate) async fn command(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        query(sql).execute(self).await.map(drop)
+    }
 
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(BUSY_TIMEOUT)
-        .statement_cache_capacity(STATEMENTS_CACHED)
-        .disable_statement_logging()
-}
+    /// Any number of statements, as a migration is.
+    pub(crate) async fn script(&mut self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
+        let sql = sqlx::AssertSqlSafe(sql.into());
+        match self {
+            Self::Sqlite(connection) => sqlx::raw_sql(sql).execute(&mut **connection).await.map(drop),
+            Self::Postgres(connection) => sqlx::raw_sql(sql).execute(&mut **connection).await.map(drop),
+        }
+    }
 
-pub(crate) async fn connect_writer(path: &Path) -> Result<Connection, sqlx::Error> {
-    options(path)
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("journal_size_limit", LOG_BYTES_KEPT.to_string())
-        .busy_timeout(LOG_PATIENCE)
-        .pragma("cache_size", WRITER_CACHE)
-        .connect()
-        .await
-}
-
-pub(crate) async fn connect_readers(path: &Path, readers: u32) -> Result<Pool, sqlx::Error> {
-    SqlitePoolOptions::new()
-        .max_connections(readers.max(1))
-        .acquire_timeout(READER_WAIT)
-        .test_before_acquire(false)
-        .connect_with(options(path).read_only(true))
-        .await
-}
-
-/// How the database says it is kept: the journal's mode and the level of synchronisation.
-pub(crate) async fn durability(db: &mut Connection) -> Result<(String, i64), sqlx::Error> {
-    let journal = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *db).await?;
-    let synchronous = sqlx::query_scalar("PRAGMA synchronous").fetch_one(db).await?;
-    Ok((journal, synchronous))
+    /// How what is committed is kept, as the server itself says.
+    pub(crate) async fn durability(&mut self) -> Result<Vec<(String, String)>, sqlx::Error> {
+        let settings = match self {
+            Self::Sqlite(_) => sqlite::DURABILITY,
+            Self::Postgres(_) => postgres::DURABILITY,
+        };
+        let mut reported = Vec::new();
+        for (name, sql) in settings {
+            let row = query(*sql).fetch_one(self).await?;
+            reported.push(((*name).to_owned(), row.try_get("value")?));
+        }
+        Ok(reported)
+    }
 }

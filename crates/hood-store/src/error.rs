@@ -22,6 +22,15 @@ pub enum StoreError {
         #[source]
         source: Arc<sqlx::Error>,
     },
+    /// It may have been written, and may not: who asks again must say the same.
+    #[error("the database cannot be reached while {doing}")]
+    Away {
+        doing: &'static str,
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
+    #[error("the database cannot be used as it is")]
+    Unready(#[source] Arc<OpenError>),
     #[error("the database contradicts itself: {what}")]
     Corrupt { what: String },
     #[error("large data cannot be had")]
@@ -42,23 +51,28 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot open the database {path}")]
+    #[error("cannot open the database {at}")]
     Connect {
-        path: PathBuf,
+        at: String,
         #[source]
         source: sqlx::Error,
     },
     #[error(
-        "{path} was written by fumehood {written_by} with schema {found}, which needs a fumehood that \
+        "{at} was written by fumehood {written_by} with schema {found}, which needs a fumehood that \
          knows at least schema {oldest_compatible}; this one knows {known}. Start fumehood {written_by} \
-         or newer, or point this one at another data directory"
+         or newer, or point this one at another database"
     )]
-    TooNew { path: PathBuf, written_by: String, found: i64, oldest_compatible: i64, known: i64 },
+    TooNew { at: String, written_by: String, found: i64, oldest_compatible: i64, known: i64 },
     #[error(
-        "migration {version} of {path} is not the one that this program carries: the database comes \
-         from another line of development. Point this program at another data directory"
+        "migration {version} of {at} is not the one that this program carries: the database comes \
+         from another line of development. Point this program at another database"
     )]
-    MigrationChanged { path: PathBuf, version: i64 },
+    MigrationChanged { at: String, version: i64 },
+    #[error(
+        "{at} has schema {found}, and this program needs {known}: run `fumehood migrate` as the owner of \
+         the database"
+    )]
+    NotMigrated { at: String, found: i64, known: i64 },
     #[error("migration {version} ({name}) failed")]
     Migrate {
         version: i64,
@@ -121,20 +135,45 @@ pub enum FindError {
     Store(#[from] StoreError),
 }
 
+impl From<OpenError> for StoreError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Read(error) => error,
+            error => Self::Unready(Arc::new(error)),
+        }
+    }
+}
+
 impl StoreError {
     /// The disk beneath the database is full: it works again once there is room.
     pub fn is_disk_full(&self) -> bool {
-        /// SQLITE_FULL.
-        const FULL: &str = "13";
-        let source = match self {
-            Self::Database { source, .. } => source,
-            Self::Blob(error) => return error.is_disk_full(),
-            _ => return false,
-        };
-        match &**source {
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| code == FULL),
+        match self {
+            Self::Database { source, .. } => Self::is_full(source),
+            Self::Blob(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_full(error: &sqlx::Error) -> bool {
+        /// SQLITE_FULL, and PostgreSQL's disk_full.
+        const FULL: [&str; 2] = ["13", "53100"];
+        match error {
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| FULL.contains(&&*code)),
             sqlx::Error::Io(error) => error.kind() == io::ErrorKind::StorageFull,
             _ => false,
+        }
+    }
+
+    /// Nothing is wrong but that the database is not there now, or that somebody else came first:
+    /// the same, said again a little later, has every chance.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Away { .. } => true,
+            Self::Database { source, .. } => crate::db::postgres::is_clash(source),
+            Self::Unready(error) => {
+                matches!(**error, OpenError::NotMigrated { .. } | OpenError::Connect { .. })
+            }
+            Self::Closed | Self::Corrupt { .. } | Self::Measure { .. } | Self::Blob(_) => false,
         }
     }
 }

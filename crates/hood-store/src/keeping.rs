@@ -33,7 +33,7 @@ impl Store {
     /// Moves large output of attempts that have ended into blobs: up to a round of streams, and how
     /// many there were is told. Where the blobs' store is away the output stays where it is.
     pub async fn move_outputs(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let wanted = blobs::wanted(&mut *self.reader().await?, ROUND_MAX).await?;
+        let wanted = blobs::wanted(&mut self.reader().await?.connection(), ROUND_MAX).await?;
         let mut moved = 0;
         for wanted in wanted {
             match self.move_output(wanted.clone(), now).await {
@@ -66,7 +66,9 @@ impl Store {
             let span =
                 Span { stream: wanted.stream, attempt: Some(wanted.attempt), offset, max: MOVED_BYTES };
             let mut look = self.look().await?;
-            let Some(stored) = read::in_rows(&mut look, key, span).await? else { return Ok(None) };
+            let Some(stored) = read::in_rows(&mut look.connection(), key, span).await? else {
+                return Ok(None);
+            };
             drop(look);
             writer.write(&stored.bytes).await?;
             offset += stored.bytes.len() as u64;
@@ -80,7 +82,7 @@ impl Store {
     pub async fn delete_blobs(&self, now: Timestamp) -> Result<u64, StoreError> {
         let older_than = now.before(WRITING_MAX);
         self.writer()?.run(GiveUpWriting { older_than }).await?;
-        let names = blobs::doomed(&mut *self.reader().await?, ROUND_MAX).await?;
+        let names = blobs::doomed(&mut self.reader().await?.connection(), ROUND_MAX).await?;
         for name in &names {
             self.blobs().delete(name).await?;
         }
@@ -101,7 +103,9 @@ impl Store {
         // Listed before it is looked up: a row that is not there then will never be.
         while let Some(found) = found.next().await {
             let Found { name, written_at, .. } = found?;
-            if written_at < older_than && !blobs::is_known(&mut *self.reader().await?, &name).await? {
+            if written_at < older_than
+                && !blobs::is_known(&mut self.reader().await?.connection(), &name).await?
+            {
                 tracing::warn!(blob.name = name, "a blob that nothing refers to is deleted");
                 self.blobs().delete(&name).await?;
                 deleted += 1;

@@ -1,11 +1,12 @@
 //! All SQL: accepting, leasing, committing, reading. Documents go in and come out as text; times,
-//! ids and randomness come from the caller. One task writes, in transactions shared by all who
-//! write at that moment; several connections read.
+//! ids and randomness come from the caller. Few tasks write, in transactions shared by all who
+//! write at that moment; several connections read. Beneath is SQLite, or PostgreSQL.
 
 mod blobs;
 mod config;
 mod db;
 mod error;
+mod gate;
 mod keeping;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -14,6 +15,7 @@ mod model;
 mod ops;
 mod read;
 mod rows;
+mod size;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -28,8 +30,10 @@ pub use config::{
     BLOBS_DIR, QUEUE_MAX_DEFAULT, READERS_DEFAULT, STORAGE_BYTES_DEFAULT, STORAGE_RESERVE_BYTES_DEFAULT,
     StoreConfig,
 };
+pub use db::{DatabaseUrl, UrlError};
 pub use error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 pub use keeping::{ORPHAN_AGE, WRITING_MAX};
+pub use migrate::Duty;
 pub use model::{
     Accepted, AttemptRecord, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk, Claimed,
     Commit, Delete, Filter, Idempotency, Key, Lapsed, Lease, NewEvaluation, NewKey, NewSubmission,

@@ -1,68 +1,72 @@
 //! Migrations only append. What was applied is remembered with its checksum, and a database that
 //! came from elsewhere, or from a newer program that this one cannot work with, is refused.
 
-use std::path::Path;
-
-use sqlx::Row as _;
-
-use crate::db::{self, Connection};
+use crate::db::{self, Connection, Row, query};
 use crate::error::OpenError;
+use crate::rows::get;
 
 struct Migration {
     version: i64,
     name: &'static str,
-    sql: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+    /// The oldest schema whose programs can work with what this one leaves. Raised by a migration
+    /// that takes something away from them.
+    oldest_compatible: i64,
 }
 
-const ALL: [Migration; 2] = [
-    Migration { version: 1, name: "initial", sql: include_str!("../migrations/0001_initial.sql") },
-    Migration { version: 2, name: "blobs", sql: include_str!("../migrations/0002_blobs.sql") },
+/// One text for both engines.
+macro_rules! portable {
+    ($version:literal, $name:literal, $file:literal, $oldest_compatible:literal) => {
+        Migration {
+            version: $version,
+            name: $name,
+            sqlite: include_str!(concat!("../migrations/", $file)),
+            postgres: include_str!(concat!("../migrations/", $file)),
+            oldest_compatible: $oldest_compatible,
+        }
+    };
+}
+
+const ALL: &[Migration] = &[
+    portable!(1, "initial", "0001_initial.sql", 1),
+    portable!(2, "blobs", "0002_blobs.sql", 1),
+    portable!(3, "sharded_depths", "0003_sharded_depths.sql", 3),
 ];
 
-/// The oldest schema whose programs can work with what this one writes. Raised by a migration that
-/// takes something away from them.
-const OLDEST_COMPATIBLE: i64 = 1;
+/// Whether a program brings the schema up to date itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Where it owns the schema.
+    Migrate,
+    /// Where another one does, and this one may only look.
+    Check,
+}
 
-pub(crate) async fn migrate(db: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let known = ALL[ALL.len() - 1].version;
-    let outer = |source| OpenError::Connect { path: path.to_owned(), source };
-    sqlx::raw_sql(
-        "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, \
-         checksum TEXT NOT NULL, oldest_compatible BIGINT NOT NULL, written_by TEXT NOT NULL)",
-    )
-    .execute(&mut *db)
-    .await
-    .map_err(outer)?;
-    let applied = sqlx::query(
-        "SELECT version, checksum, oldest_compatible, written_by FROM schema_migrations ORDER BY version",
-    )
-    .fetch_all(&mut *db)
-    .await
-    .map_err(outer)?;
-    for row in &applied {
-        let version: i64 = row.try_get("version").map_err(outer)?;
-        let checksum: String = row.try_get("checksum").map_err(outer)?;
-        match ALL.iter().find(|migration| migration.version == version) {
-            Some(migration) if checksum_of(migration) == checksum => {}
-            Some(_) => return Err(OpenError::MigrationChanged { path: path.to_owned(), version }),
-            None => {
-                let oldest_compatible: i64 = row.try_get("oldest_compatible").map_err(outer)?;
-                if oldest_compatible > known {
-                    let written_by = row.try_get("written_by").map_err(outer)?;
-                    let path = path.to_owned();
-                    return Err(OpenError::TooNew {
-                        path,
-                        written_by,
-                        found: version,
-                        oldest_compatible,
-                        known,
-                    });
-                }
-            }
-        }
+/// Of all who migrate at once one does: "fume", and nothing.
+const LOCK: i64 = 0x6675_6d65_0000_0000;
+
+/// Leaves a schema that this program can work with, or says why there is none.
+pub(crate) async fn ensure(db: &mut Connection<'_>, at: &str, duty: Duty) -> Result<(), OpenError> {
+    let outer = |source| OpenError::Connect { at: at.to_owned(), source };
+    let pending = pending(db, at).await?;
+    let Some(first) = pending.first() else { return Ok(()) };
+    if duty == Duty::Check {
+        return Err(OpenError::NotMigrated { at: at.to_owned(), found: first.version - 1, known: known() });
     }
-    let last = applied.last().map_or(Ok(0), |row| row.try_get("version")).map_err(outer)?;
-    for migration in ALL.iter().filter(|migration| migration.version > last) {
+    if db.is_shared() {
+        query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(db).await.map_err(outer)?;
+    }
+    let migrated = apply_all(db, at).await;
+    if db.is_shared() {
+        query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(db).await.map_err(outer)?;
+    }
+    migrated
+}
+
+async fn apply_all(db: &mut Connection<'_>, at: &str) -> Result<(), OpenError> {
+    // Looked at again: another one may have been at it before the lock was ours.
+    for migration in pending(db, at).await? {
         apply(db, migration).await.map_err(|source| OpenError::Migrate {
             version: migration.version,
             name: migration.name,
@@ -72,23 +76,86 @@ pub(crate) async fn migrate(db: &mut Connection, path: &Path) -> Result<(), Open
     Ok(())
 }
 
-async fn apply(connection: &mut Connection, migration: &Migration) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(db::BEGIN).execute(&mut *connection).await?;
-    sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
-    sqlx::query("INSERT INTO schema_migrations VALUES ($1, $2, $3, $4, $5)")
-        .bind(migration.version)
-        .bind(migration.name)
-        .bind(checksum_of(migration))
-        .bind(OLDEST_COMPATIBLE)
-        .bind(env!("CARGO_PKG_VERSION"))
-        .execute(&mut *connection)
-        .await?;
-    sqlx::raw_sql("COMMIT").execute(connection).await?;
-    Ok(())
+fn known() -> i64 {
+    ALL.last().map_or(0, |last| last.version)
 }
 
-fn checksum_of(migration: &Migration) -> String {
-    blake3::hash(migration.sql.as_bytes()).to_hex().to_string()
+/// What is still to be applied, in order.
+async fn pending(db: &mut Connection<'_>, at: &str) -> Result<Vec<&'static Migration>, OpenError> {
+    let mut last = 0;
+    for row in applied(db).await.map_err(|source| OpenError::Connect { at: at.to_owned(), source })? {
+        last = accept(db, at, &row)?;
+    }
+    Ok(ALL.iter().filter(|migration| migration.version > last).collect())
+}
+
+async fn applied(db: &mut Connection<'_>) -> Result<Vec<Row>, sqlx::Error> {
+    let there = match db {
+        Connection::Sqlite(_) => "SELECT name FROM sqlite_schema WHERE name = 'schema_migrations'",
+        Connection::Postgres(_) => {
+            "SELECT relname FROM pg_catalog.pg_class WHERE oid = to_regclass('schema_migrations')"
+        }
+    };
+    if query(there).fetch_optional(db).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    const SQL: &str =
+        "SELECT version, checksum, oldest_compatible, written_by FROM schema_migrations ORDER BY version";
+    query(SQL).fetch_all(db).await
+}
+
+/// The version of an applied migration that we can live with.
+fn accept(db: &Connection<'_>, at: &str, row: &Row) -> Result<i64, OpenError> {
+    let (at, found) = (at.to_owned(), get::<i64>(row, "version")?);
+    match ALL.iter().find(|migration| migration.version == found) {
+        Some(migration) if checksum_of(text(migration, db)) == get::<String>(row, "checksum")? => {}
+        Some(_) => return Err(OpenError::MigrationChanged { at, version: found }),
+        None => {
+            let oldest_compatible: i64 = get(row, "oldest_compatible")?;
+            if oldest_compatible > known() {
+                let written_by = get(row, "written_by")?;
+                return Err(OpenError::TooNew { at, written_by, found, oldest_compatible, known: known() });
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn apply(db: &mut Connection<'_>, migration: &Migration) -> Result<(), sqlx::Error> {
+    db.command(if db.is_shared() { db::postgres::BEGIN } else { db::sqlite::BEGIN }).await?;
+    let applied = apply_within(db, migration).await;
+    db.command(if applied.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    applied
+}
+
+async fn apply_within(db: &mut Connection<'_>, migration: &Migration) -> Result<(), sqlx::Error> {
+    db.script(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, \
+         checksum TEXT NOT NULL, oldest_compatible BIGINT NOT NULL, written_by TEXT NOT NULL)",
+    )
+    .await?;
+    let sql = text(migration, db);
+    db.script(sql).await?;
+    query("INSERT INTO schema_migrations VALUES ($1, $2, $3, $4, $5)")
+        .bind(migration.version)
+        .bind(migration.name)
+        .bind(checksum_of(sql))
+        .bind(migration.oldest_compatible)
+        .bind(env!("CARGO_PKG_VERSION"))
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+const fn text(migration: &Migration, db: &Connection<'_>) -> &'static str {
+    match db {
+        Connection::Sqlite(_) => migration.sqlite,
+        Connection::Postgres(_) => migration.postgres,
+    }
+}
+
+fn checksum_of(sql: &str) -> String {
+    blake3::hash(sql.as_bytes()).to_hex().to_string()
 }
 
 #[cfg(test)]
@@ -99,8 +166,17 @@ mod tests {
     #[test]
     fn migrations_only_append() {
         let committed = include_str!("../migrations/checksums.txt");
-        let now: String =
-            ALL.iter().map(|m| format!("{:04}_{} {}\n", m.version, m.name, checksum_of(m))).collect();
+        let now: String = ALL
+            .iter()
+            .flat_map(|m| {
+                let mut texts = vec![(m.sqlite, ""), (m.postgres, " on postgres")];
+                texts.dedup_by_key(|(sql, _)| *sql);
+                let line = |(sql, on): (&str, &str)| {
+                    format!("{:04}_{}{on} {}\n", m.version, m.name, checksum_of(sql))
+                };
+                texts.into_iter().map(line).collect::<Vec<_>>()
+            })
+            .collect();
         assert!(now.starts_with(committed), "a committed migration was changed; append one instead:\n{now}");
         assert_eq!(now, committed, "append the new line to migrations/checksums.txt");
     }

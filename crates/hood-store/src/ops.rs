@@ -10,7 +10,7 @@ pub(crate) mod submit;
 
 use hood_core::{EvaluationId, Event, EventKind, Tenant, Timestamp};
 
-use crate::db::Connection;
+use crate::db::{Connection, query};
 use crate::error::StoreError;
 use crate::rows::sql_number;
 use crate::wake::Signal;
@@ -18,7 +18,7 @@ use crate::writer::{Context, failed};
 
 /// Writes one event. Its number is in the key: a second one of that number cannot be written.
 async fn write_event(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     (tenant, id): (&Tenant, EvaluationId),
     event: &Event,
 ) -> Result<(), StoreError> {
@@ -31,7 +31,7 @@ async fn write_event(
         EventKind::RetryScheduled { attempt, not_before } => (Some(attempt), Some(not_before), None),
         EventKind::Finished { verdict } => (None, None, Some(verdict)),
     };
-    sqlx::query(SQL)
+    query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(sql_number(event.number))
@@ -48,13 +48,13 @@ async fn write_event(
 
 /// Writes what an evaluation came to: with its end, whatever is full.
 async fn write_result(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     context: &mut Context<'_>,
     (tenant, id): (&Tenant, EvaluationId),
     document: &str,
 ) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO results (tenant, evaluation, document) VALUES ($1, $2, $3)";
-    sqlx::query(SQL)
+    query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(document)

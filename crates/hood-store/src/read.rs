@@ -8,7 +8,7 @@ use hood_core::outcome::Stream;
 use hood_core::{BatchId, EvaluationId, Event, Tenant, Timestamp};
 
 use crate::blobs::Blob;
-use crate::db::{Connection, Row};
+use crate::db::{Connection, Row, query};
 use crate::error::{FindError, StoreError};
 use crate::model::{AttemptRecord, BatchRecord, CapacityRecord, Key, OutputSlice, QueueRecord, Record, Span};
 use crate::ops::blobs;
@@ -20,8 +20,8 @@ use crate::writer::failed;
 
 pub(crate) use list::list;
 
-pub(crate) async fn key(db: &mut Connection, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
-    let row = sqlx::query("SELECT tenant, name FROM api_keys WHERE hash = $1")
+pub(crate) async fn key(db: &mut Connection<'_>, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
+    let row = query("SELECT tenant, name FROM api_keys WHERE hash = $1")
         .bind(&hash[..])
         .fetch_optional(db)
         .await
@@ -30,13 +30,13 @@ pub(crate) async fn key(db: &mut Connection, hash: &[u8; 32]) -> Result<Option<K
         .transpose()
 }
 
-pub(crate) async fn has_keys(db: &mut Connection) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM api_keys LIMIT 1");
+pub(crate) async fn has_keys(db: &mut Connection<'_>) -> Result<bool, StoreError> {
+    let row = query("SELECT hash FROM api_keys LIMIT 1");
     Ok(row.fetch_optional(db).await.map_err(failed("looking for keys"))?.is_some())
 }
 
 pub(crate) async fn record(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     id: EvaluationId,
 ) -> Result<Record, FindError> {
@@ -48,14 +48,14 @@ pub(crate) async fn record(
          LEFT JOIN results s ON s.tenant = e.tenant AND s.evaluation = e.id \
          WHERE e.tenant = $1 AND e.id = $2"
     );
-    let row = sqlx::query(SQL)
+    let row = query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .fetch_optional(&mut *db)
         .await
         .map_err(failed("reading an evaluation"))?
         .ok_or(FindError::NotFound)?;
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT number, leased_at, started_at, ended_at, lost, decision, output_cut FROM attempts \
          WHERE tenant = $1 AND evaluation = $2 ORDER BY number",
     )
@@ -81,7 +81,7 @@ fn attempt(row: &Row) -> Result<AttemptRecord, StoreError> {
 }
 
 pub(crate) async fn events(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     id: EvaluationId,
     after: u64,
@@ -97,14 +97,14 @@ pub(crate) async fn events(
 
 /// Events after a number, oldest first.
 pub(crate) async fn log(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     (tenant, id): (&Tenant, EvaluationId),
     after: u64,
     limit: u32,
 ) -> Result<Vec<Event>, StoreError> {
     const SQL: &str = "SELECT number, kind, occurred_at, attempt, not_before, verdict FROM events \
          WHERE tenant = $1 AND evaluation = $2 AND number > $3 ORDER BY number LIMIT $4";
-    let rows = sqlx::query(SQL)
+    let rows = query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(sql_number(after))
@@ -115,8 +115,12 @@ pub(crate) async fn log(
     rows.iter().map(event).collect()
 }
 
-pub(crate) async fn exists(db: &mut Connection, tenant: &Tenant, id: EvaluationId) -> Result<Row, FindError> {
-    sqlx::query("SELECT state, attempts FROM evaluations WHERE tenant = $1 AND id = $2")
+pub(crate) async fn exists(
+    db: &mut Connection<'_>,
+    tenant: &Tenant,
+    id: EvaluationId,
+) -> Result<Row, FindError> {
+    query("SELECT state, attempts FROM evaluations WHERE tenant = $1 AND id = $2")
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .fetch_optional(db)
@@ -127,7 +131,7 @@ pub(crate) async fn exists(db: &mut Connection, tenant: &Tenant, id: EvaluationI
 
 /// A part of one stream, and the blob to read it from where it is in no rows any more.
 pub(crate) async fn output(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     id: EvaluationId,
     span: Span,
@@ -153,7 +157,7 @@ pub(crate) async fn output(
 
 /// A part of a stream that is in rows; `None` where there is no such attempt.
 pub(crate) async fn in_rows(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     key: (&Tenant, EvaluationId),
     span: Span,
 ) -> Result<Option<OutputSlice>, StoreError> {
@@ -164,12 +168,12 @@ pub(crate) async fn in_rows(
 
 /// How much of a stream is stored, without its bytes.
 async fn measure(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     (tenant, id): (&Tenant, EvaluationId),
     span: Span,
 ) -> Result<Option<OutputSlice>, StoreError> {
     let attempt = span.attempt.unwrap_or(0);
-    let row = sqlx::query(
+    let row = query(
         "SELECT stdout_bytes, stderr_bytes, output_cut, ended_at FROM attempts \
          WHERE tenant = $1 AND evaluation = $2 AND number = $3",
     )
@@ -192,7 +196,7 @@ async fn measure(
 /// The pieces from the one that holds the first byte to the one that holds the last, and of them
 /// no more than is wanted.
 async fn bytes(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     (tenant, id): (&Tenant, EvaluationId),
     span: Span,
     stored: u64,
@@ -206,14 +210,15 @@ async fn bytes(
     if span.offset >= end {
         return Ok(whole);
     }
-    let mut rows = sqlx::query(SQL)
+    let mut rows = query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(i64::from(span.attempt.unwrap_or(0)))
         .bind(span.stream.as_str())
         .bind(sql_number(span.offset))
         .bind(sql_number(end))
-        .fetch(db);
+        .fetch(db)
+        .map_err(failed("reading output"))?;
     let mut at = span.offset;
     while let Some(row) = rows.try_next().await.map_err(failed("reading output"))? {
         let (start, piece) = (number(&row, "start_at")?, get::<&[u8]>(&row, "bytes")?);
@@ -235,18 +240,18 @@ const BATCH_COUNTS: &str = "WITH b AS MATERIALIZED \
      SELECT state, COUNT(*) AS n FROM b GROUP BY state";
 
 pub(crate) async fn batch(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     id: BatchId,
 ) -> Result<BatchRecord, FindError> {
-    let row = sqlx::query("SELECT created_at FROM batches WHERE tenant = $1 AND id = $2")
+    let row = query("SELECT created_at FROM batches WHERE tenant = $1 AND id = $2")
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .fetch_optional(&mut *db)
         .await
         .map_err(failed("reading a batch"))?
         .ok_or(FindError::NotFound)?;
-    let rows = sqlx::query(BATCH_COUNTS)
+    let rows = query(BATCH_COUNTS)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .fetch_all(db)
@@ -261,9 +266,10 @@ pub(crate) async fn batch(
 const OLDEST: &str = "SELECT id, queued_at FROM evaluations WHERE state = 'queued' AND tenant || '' = $1 \
      ORDER BY queued_at LIMIT 1";
 
-pub(crate) async fn queue(db: &mut Connection, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
-    let rows = sqlx::query(
-        "SELECT state, priority, evaluations FROM depths WHERE tenant = $1 AND evaluations > 0 \
+pub(crate) async fn queue(db: &mut Connection<'_>, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
+    let rows = query(
+        "SELECT state, priority, CAST(SUM(evaluations) AS BIGINT) AS evaluations FROM depth_shards \
+         WHERE tenant = $1 GROUP BY state, priority HAVING SUM(evaluations) > 0 \
          ORDER BY state, priority DESC",
     )
     .bind(tenant.as_str())
@@ -275,19 +281,16 @@ pub(crate) async fn queue(db: &mut Connection, tenant: &Tenant) -> Result<QueueR
     if !depth.iter().any(|(state, ..)| *state == State::Queued) {
         return Ok(QueueRecord { depth, oldest: None });
     }
-    let oldest = sqlx::query(OLDEST)
-        .bind(tenant.as_str())
-        .fetch_optional(db)
-        .await
-        .map_err(failed("reading the queue"))?;
+    let oldest =
+        query(OLDEST).bind(tenant.as_str()).fetch_optional(db).await.map_err(failed("reading the queue"))?;
     let oldest = oldest.map(|row| -> Result<(EvaluationId, Timestamp), StoreError> {
         Ok((EvaluationId::from_uuid(get(&row, "id")?), moment(&row, "queued_at")?))
     });
     Ok(QueueRecord { depth, oldest: oldest.transpose()? })
 }
 
-pub(crate) async fn capacity(db: &mut Connection) -> Result<Option<CapacityRecord>, StoreError> {
-    let row = sqlx::query("SELECT version, noted_at, document FROM capacity WHERE slot = 0")
+pub(crate) async fn capacity(db: &mut Connection<'_>) -> Result<Option<CapacityRecord>, StoreError> {
+    let row = query("SELECT version, noted_at, document FROM capacity WHERE slot = 0")
         .fetch_optional(db)
         .await
         .map_err(failed("reading the catalogue"))?;

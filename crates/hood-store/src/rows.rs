@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use hood_core::lifecycle::{AnyEvaluation, History};
 use hood_core::retry::Losses;
 use hood_core::{BatchId, EvaluationId, Event, EventKind, State, Timestamp, Verdict};
-use sqlx::Row as _;
+use sqlx::{Decode, Postgres, Sqlite, Type};
 use uuid::Uuid;
 
-use crate::db::{Db, Row};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::model::{CancelIntent, RecordSummary};
 use crate::writer::failed;
@@ -31,7 +31,7 @@ pub(crate) fn corrupt(what: impl Into<String>) -> StoreError {
 /// A column by name. What does not fit its type is a database that is not ours.
 pub(crate) fn get<'r, T>(row: &'r Row, column: &'static str) -> Result<T, StoreError>
 where
-    T: sqlx::Decode<'r, Db> + sqlx::Type<Db>,
+    T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres>,
 {
     row.try_get(column).map_err(failed("reading a row"))
 }

@@ -13,8 +13,10 @@ use tokio::task::JoinHandle;
 
 use crate::blobs::Blobs;
 use crate::config::StoreConfig;
-use crate::db::{self, Db, Look, Pool};
+use crate::db::{self, Connection, DatabaseUrl, Look, Reader, Readers};
 use crate::error::{CommitError, FindError, OpenError, StoreError, SubmitError};
+use crate::gate::Gate;
+use crate::migrate;
 use crate::model::{
     Accepted, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Filter, Idempotency,
     Key, Lapsed, Lease, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary,
@@ -25,9 +27,14 @@ use crate::ops::commit::Write;
 use crate::ops::lease::{Claim, Reclaim, Renew};
 use crate::ops::submit::{Submit, existing};
 use crate::read;
+use crate::size::DatabaseSize;
 use crate::upkeep::{Files, Upkeep};
 use crate::wake::Wake;
-use crate::writer::{Writer, failed};
+use crate::writer::{Link, Server, Writer, failed};
+
+/// Connections to a server that accept, and that write everything else.
+const ACCEPTING: usize = 2;
+const OTHERS: usize = 2;
 
 /// Cheap to clone. The store closes when the last clone goes, or at [`Store::close`].
 #[derive(Clone, Debug)]
@@ -38,53 +45,96 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     config: StoreConfig,
-    files: Files,
+    place: Place,
     blobs: Blobs,
     writer: std::sync::Mutex<Option<Writer>>,
-    writing: Mutex<Option<JoinHandle<()>>>,
-    readers: Pool,
+    writing: Mutex<Vec<JoinHandle<()>>>,
+    readers: Readers,
     wake: Wake,
-    /// This opening's number: leases of earlier ones are a predecessor's.
+    /// This opening's number, where one at a time has the database: leases of earlier ones are a
+    /// predecessor's.
     epoch: u64,
 }
 
+/// Where it is, for what only that engine can tell.
+#[derive(Debug)]
+enum Place {
+    File(Files),
+    Server(Arc<Server>),
+}
+
 impl Store {
-    /// Makes the directory and the database if they are not there, and brings the schema up to date.
+    /// Makes what is not there, if that is its duty, and brings the schema up to date. A server that
+    /// is away is no failure: whoever asks for something is told so until it comes.
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
-        let path = db::file(&config.dir);
+        match config.url.clone() {
+            None => Self::open_file(config).await,
+            Some(url) => Self::open_server(config, url).await,
+        }
+    }
+
+    async fn open_file(config: StoreConfig) -> Result<Self, OpenError> {
+        let path = db::sqlite::file(&config.dir);
         prepare(&config.dir, &path)
             .map_err(|source| OpenError::Directory { path: config.dir.clone(), source })?;
-        let connect = |source| OpenError::Connect { path: path.clone(), source };
-        let mut connection = db::connect_writer(&path).await.map_err(connect)?;
-        crate::migrate::migrate(&mut connection, &path).await?;
-        let readers = db::connect_readers(&path, config.readers).await.map_err(connect)?;
+        let at = path.display().to_string();
+        let connect = |source| OpenError::Connect { at: at.clone(), source };
+        let mut connection = db::sqlite::connect_writer(&path).await.map_err(connect)?;
+        migrate::ensure(&mut Connection::Sqlite(&mut connection), &at, config.duty).await?;
+        let readers = db::sqlite::connect_readers(&path, config.readers).await.map_err(connect)?;
         let blobs = Blobs::open(&config.blobs).await?;
         let files = Files::beside(&path, blobs.used());
         let wake = Wake::open(config.bus.as_ref())?;
         let upkeep = Upkeep::new(files.clone(), config.storage_bytes);
-        let (writer, writing) = Writer::spawn(connection, wake.clone(), upkeep);
-        let epoch = writer.run(Count("openings")).await?;
-        let inner = Inner {
-            config,
-            files,
-            blobs,
-            writer: std::sync::Mutex::new(Some(writer)),
-            writing: Mutex::new(Some(writing)),
-            readers,
-            wake,
-            epoch,
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        let writer = Writer::spawn(vec![Link::to_file(connection, upkeep)], 0, &wake);
+        let epoch = writer.0.run(Count("openings")).await?;
+        let place = Place::File(files);
+        Ok(Self::of(config, (place, blobs, Readers::Sqlite(readers)), writer, (wake, epoch)))
+    }
+
+    async fn open_server(config: StoreConfig, url: DatabaseUrl) -> Result<Self, OpenError> {
+        let connect = |source| OpenError::Connect { at: url.to_string(), source };
+        let readers = db::postgres::readers(&url, config.readers).map_err(connect)?;
+        let blobs = Blobs::open(&config.blobs).await?;
+        let bounds = (DatabaseSize::new(blobs.used()), Gate::new(config.queue_max));
+        let server = Arc::new(Server::new(url.clone(), config.duty, bounds));
+        let mut links: Vec<Link> = (0..ACCEPTING + OTHERS).map(|_| Link::to_server(&server)).collect();
+        match links[0].connect().await {
+            Err(StoreError::Unready(error)) if !StoreError::Unready(Arc::clone(&error)).is_away() => {
+                return Err(OpenError::Read(StoreError::Unready(error)));
+            }
+            // It is away, or its owner has still to migrate it: that is said, and it is tried again.
+            Ok(()) | Err(_) => {}
+        }
+        let wake = Wake::open(config.bus.as_ref())?;
+        let writer = Writer::spawn(links, ACCEPTING, &wake);
+        let place = Place::Server(server);
+        Ok(Self::of(config, (place, blobs, Readers::Postgres(readers)), writer, (wake, 0)))
+    }
+
+    fn of(
+        config: StoreConfig,
+        (place, blobs, readers): (Place, Blobs, Readers),
+        (writer, writing): (Writer, Vec<JoinHandle<()>>),
+        (wake, epoch): (Wake, u64),
+    ) -> Self {
+        let (writer, writing) = (std::sync::Mutex::new(Some(writer)), Mutex::new(writing));
+        Self { inner: Arc::new(Inner { config, place, blobs, writer, writing, readers, wake, epoch }) }
     }
 
     /// Finishes what is being written and closes every connection. Later calls fail.
     pub async fn close(&self) {
         drop(self.inner.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
         self.inner.readers.close().await;
-        if let Some(writing) = self.inner.writing.lock().await.take() {
+        for writing in self.inner.writing.lock().await.drain(..) {
             // It ends by itself once nobody can hand it anything.
             let _ = writing.await;
         }
+    }
+
+    /// Whether other processes may write to it at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.inner.place, Place::Server(_))
     }
 
     pub fn wake(&self) -> &Wake {
@@ -97,11 +147,11 @@ impl Store {
 
     /// `hash` is the token's, which is not kept.
     pub async fn find_key(&self, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
-        read::key(&mut *self.reader().await?, hash).await
+        read::key(&mut self.reader().await?.connection(), hash).await
     }
 
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        read::has_keys(&mut *self.reader().await?).await
+        read::has_keys(&mut self.reader().await?.connection()).await
     }
 
     /// Accepts all of it or nothing; durable when it returns.
@@ -123,7 +173,7 @@ impl Store {
         idempotency: &Idempotency,
     ) -> Result<Option<Accepted>, SubmitError> {
         let mut look = self.look().await?;
-        existing(&mut look, tenant, idempotency).await
+        existing(&mut look.connection(), tenant, idempotency).await
     }
 
     /// Begins the next attempt of up to `limit` evaluations that are queued and due.
@@ -175,7 +225,7 @@ impl Store {
 
     pub async fn get(&self, tenant: &Tenant, id: EvaluationId) -> Result<Record, FindError> {
         let mut look = self.look().await?;
-        read::record(&mut look, tenant, id).await
+        read::record(&mut look.connection(), tenant, id).await
     }
 
     pub async fn list(
@@ -185,7 +235,7 @@ impl Store {
         cursor: Option<EvaluationId>,
         limit: u32,
     ) -> Result<Page<RecordSummary>, StoreError> {
-        read::list(&mut *self.reader().await?, tenant, filter, cursor, limit).await
+        read::list(&mut self.reader().await?.connection(), tenant, filter, cursor, limit).await
     }
 
     pub async fn events(
@@ -195,7 +245,7 @@ impl Store {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Event>, FindError> {
-        read::events(&mut *self.reader().await?, tenant, id, after, limit).await
+        read::events(&mut self.reader().await?.connection(), tenant, id, after, limit).await
     }
 
     /// A part of one stream.
@@ -206,7 +256,7 @@ impl Store {
         span: Span,
     ) -> Result<OutputSlice, FindError> {
         let mut look = self.look().await?;
-        let (mut slice, blob) = read::output(&mut look, tenant, id, span).await?;
+        let (mut slice, blob) = read::output(&mut look.connection(), tenant, id, span).await?;
         // Nothing is held of the database while another store is asked.
         drop(look);
         let Some(blob) = blob else { return Ok(slice) };
@@ -215,7 +265,7 @@ impl Store {
             Ok(bytes) => slice.bytes = bytes.into(),
             Err(error) => {
                 // Deleted between the two looks, perhaps.
-                read::exists(&mut *self.reader().await?, tenant, id).await?;
+                read::exists(&mut self.reader().await?.connection(), tenant, id).await?;
                 return Err(StoreError::from(error).into());
             }
         }
@@ -224,12 +274,12 @@ impl Store {
 
     pub async fn batch(&self, tenant: &Tenant, id: BatchId) -> Result<BatchRecord, FindError> {
         let mut look = self.look().await?;
-        read::batch(&mut look, tenant, id).await
+        read::batch(&mut look.connection(), tenant, id).await
     }
 
     pub async fn queue(&self, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
         let mut look = self.look().await?;
-        read::queue(&mut look, tenant).await
+        read::queue(&mut look.connection(), tenant).await
     }
 
     /// Gives up on up to `limit` that have been queued since `older_than`.
@@ -248,11 +298,15 @@ impl Store {
     }
 
     pub async fn capacity(&self) -> Result<Option<CapacityRecord>, StoreError> {
-        read::capacity(&mut *self.reader().await?).await
+        read::capacity(&mut self.reader().await?.connection()).await
     }
 
     pub async fn storage(&self) -> Result<Storage, StoreError> {
-        let used_bytes = self.inner.files.used_bytes(&mut *self.reader().await?).await?;
+        let mut reader = self.reader().await?;
+        let used_bytes = match &self.inner.place {
+            Place::File(files) => files.used_bytes(&mut reader.connection()).await?,
+            Place::Server(server) => server.size.bytes(&mut reader.connection()).await?,
+        };
         let StoreConfig { storage_bytes, storage_reserve_bytes, .. } = self.inner.config;
         Ok(Storage { used_bytes, limit_bytes: storage_bytes, reserve_bytes: storage_reserve_bytes })
     }
@@ -262,8 +316,9 @@ impl Store {
         self.writer()?.run(Count("checks")).await.map(|_| ())
     }
 
-    /// The journal's mode and the level of synchronisation, as the database itself reports them.
-    pub async fn durability(&self) -> Result<(String, i64), StoreError> {
+    /// The settings that decide what a commit outlives, by name, as the database itself reports them
+    /// on a connection that writes.
+    pub async fn durability(&self) -> Result<Vec<(String, String)>, StoreError> {
         self.writer()?.run(Durability).await
     }
 
@@ -277,7 +332,7 @@ impl Store {
         writer.clone().ok_or(StoreError::Closed)
     }
 
-    pub(crate) async fn reader(&self) -> Result<sqlx::pool::PoolConnection<Db>, StoreError> {
+    pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
         self.inner.readers.acquire().await.map_err(failed("waiting for a reader"))
     }
 

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::Row as _;
-
-use crate::db::Connection;
+use crate::db::{Connection, query};
 use crate::error::StoreError;
 use crate::rows::number;
 use crate::writer::failed;
@@ -62,10 +60,10 @@ impl Files {
 
     /// Bytes in use: the log, the blobs of this machine, and the database without what deletions have
     /// freed within it.
-    pub(crate) async fn used_bytes(&self, db: &mut Connection) -> Result<u64, StoreError> {
-        let query = "SELECT (p.page_count - f.freelist_count) * s.page_size AS used \
+    pub(crate) async fn used_bytes(&self, db: &mut Connection<'_>) -> Result<u64, StoreError> {
+        let sql = "SELECT (p.page_count - f.freelist_count) * s.page_size AS used \
              FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s";
-        let row = sqlx::query(query).fetch_one(db).await.map_err(failed("measuring the database"))?;
+        let row = query(sql).fetch_one(db).await.map_err(failed("measuring the database"))?;
         Ok(number(&row, "used")? + self.log_bytes()? + self.blobs_bytes.load(Ordering::Relaxed))
     }
 }
@@ -96,23 +94,23 @@ impl Upkeep {
     }
 
     /// To be called after each transaction: bounds the log.
-    pub(crate) async fn written(&mut self, db: &mut Connection) {
+    pub(crate) async fn written(&mut self, db: &mut Connection<'_>) {
         self.untidy = true;
         if let Err(error) = self.bound_log(db).await {
             tracing::warn!(error = %error, "the write-ahead log could not be folded back");
         }
     }
 
-    async fn bound_log(&mut self, db: &mut Connection) -> Result<(), StoreError> {
+    async fn bound_log(&mut self, db: &mut Connection<'_>) -> Result<(), StoreError> {
         let long = self.files.log_bytes()?;
         if long <= self.log_bytes_next {
             return Ok(());
         }
-        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        let row = query("PRAGMA wal_checkpoint(TRUNCATE)")
             .fetch_one(db)
             .await
             .map_err(failed("folding the log back"))?;
-        let busy: i64 = row.try_get(0).map_err(failed("folding the log back"))?;
+        let busy: i64 = row.try_get("busy").map_err(failed("folding the log back"))?;
         // A reader that does not end must not cost every transaction the wait for it.
         self.log_bytes_next = if busy == 0 { self.log_bytes_max } else { long + self.log_bytes_max };
         if busy != 0 {
@@ -122,7 +120,7 @@ impl Upkeep {
     }
 
     /// To be called when nobody writes: gives some of the free pages back to the file system.
-    pub(crate) async fn quiet(&mut self, db: &mut Connection) {
+    pub(crate) async fn quiet(&mut self, db: &mut Connection<'_>) {
         self.untidy = match give_back(db).await {
             Ok(more) => more,
             Err(error) => {
@@ -134,9 +132,9 @@ impl Upkeep {
 }
 
 /// True where there is more to give back.
-async fn give_back(db: &mut Connection) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT freelist_count AS free FROM pragma_freelist_count()")
-        .fetch_one(&mut *db)
+async fn give_back(db: &mut Connection<'_>) -> Result<bool, StoreError> {
+    let row = query("SELECT freelist_count AS free FROM pragma_freelist_count()")
+        .fetch_one(db)
         .await
         .map_err(failed("counting free pages"))?;
     let spare = number(&row, "free")?.saturating_sub(FREE_PAGES_KEPT);
@@ -145,6 +143,6 @@ async fn give_back(db: &mut Connection) -> Result<bool, StoreError> {
     }
     let pages = spare.min(FREED_PAGES);
     let vacuum = format!("PRAGMA incremental_vacuum({pages}); PRAGMA wal_checkpoint(PASSIVE)");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(vacuum)).execute(db).await.map_err(failed("giving pages back"))?;
+    db.script(vacuum).await.map_err(failed("giving pages back"))?;
     Ok(spare > pages)
 }

@@ -1,23 +1,31 @@
-//! The one writer. Whoever writes hands an operation in; those that wait at the same time share one
+//! Those who write. Whoever writes hands an operation in; those that wait at the same time share one
 //! transaction and one flush to the disk, each behind a savepoint of its own, so that one that fails
 //! takes nothing of the others with it. Nobody is answered before the commit is durable.
+//!
+//! SQLite has one such lane, PostgreSQL a few, beside those of other processes. There rows are locked
+//! until the commit, so that everybody takes them in one order ([`Turn`]), and nobody waits for
+//! anybody in a circle.
+
+mod context;
+mod link;
+mod turn;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
-use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
-
-mod context;
+use tokio::task::JoinHandle;
 
 use context::Room;
 pub(crate) use context::{Context, Depths};
+pub(crate) use link::{Link, Server};
+pub(crate) use turn::Turn;
 
 use crate::db::{self, Connection};
 use crate::error::StoreError;
 use crate::ops::depth;
-use crate::upkeep::{Files, QUIET, Upkeep};
 use crate::wake::Wake;
 
 /// Operations in one transaction: enough that a flush is shared by a flood, few enough that the
@@ -33,6 +41,9 @@ const WAITING_MAX: usize = 4096;
 pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |source| match source {
         sqlx::Error::PoolClosed => StoreError::Closed,
+        source if db::postgres::is_away(&source) && !StoreError::is_full(&source) => {
+            StoreError::Away { doing, source: Arc::new(source) }
+        }
         source => StoreError::Database { doing, source: Arc::new(source) },
     }
 }
@@ -43,6 +54,11 @@ pub(crate) trait Operation: Send + 'static {
     type Output: Send + 'static;
     type Error: From<StoreError> + Send + 'static;
 
+    /// What it will lock, and so where it stands among the others.
+    fn turn(&self) -> Turn {
+        Turn::Alone
+    }
+
     /// About how many bytes it will write.
     fn weight(&self) -> usize {
         0
@@ -50,7 +66,7 @@ pub(crate) trait Operation: Send + 'static {
 
     fn run(
         self,
-        db: &mut Connection,
+        db: &mut Connection<'_>,
         context: &mut Context<'_>,
     ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
 }
@@ -59,11 +75,13 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// An operation whose types are forgotten, with the way back to its caller.
 trait Waiting: Send {
+    fn turn(&self) -> Turn;
+
     fn weight(&self) -> usize;
 
     fn run<'a>(
         self: Box<Self>,
-        db: &'a mut Connection,
+        db: &'a mut Connection<'_>,
         context: &'a mut Context<'_>,
     ) -> BoxFuture<'a, (bool, Answer)>;
 
@@ -76,13 +94,17 @@ struct Handed<O: Operation> {
 }
 
 impl<O: Operation> Waiting for Handed<O> {
+    fn turn(&self) -> Turn {
+        self.operation.turn()
+    }
+
     fn weight(&self) -> usize {
         self.operation.weight()
     }
 
     fn run<'a>(
         self: Box<Self>,
-        db: &'a mut Connection,
+        db: &'a mut Connection<'_>,
         context: &'a mut Context<'_>,
     ) -> BoxFuture<'a, (bool, Answer)> {
         Box::pin(async move {
@@ -106,58 +128,71 @@ impl<O: Operation> Waiting for Handed<O> {
     }
 }
 
+type Queue = mpsc::Sender<Box<dyn Waiting>>;
+
 #[derive(Clone)]
 pub(crate) struct Writer {
-    queue: mpsc::Sender<Box<dyn Waiting>>,
+    lanes: Arc<[Queue]>,
+    /// So many of them, from the first on, are for accepting where there are others.
+    accepting: usize,
+    /// Who accepts next.
+    next: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Writer")
+        f.debug_struct("Writer").field("lanes", &self.lanes.len()).finish_non_exhaustive()
     }
 }
 
 impl Writer {
-    /// The task ends, and closes the connection, once every handle is gone.
-    pub(crate) fn spawn(db: Connection, wake: Wake, upkeep: Upkeep) -> (Self, tokio::task::JoinHandle<()>) {
-        let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { queue }, tokio::spawn(write(db, waiting, wake, upkeep)))
+    /// A lane for each link, the first `accepting` of them for submissions. Each ends, and closes its
+    /// connection, once every handle is gone.
+    pub(crate) fn spawn(links: Vec<Link>, accepting: usize, wake: &Wake) -> (Self, Vec<JoinHandle<()>>) {
+        let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
+        for link in links {
+            let (queue, waiting) = mpsc::channel(WAITING_MAX);
+            lanes.push(queue);
+            tasks.push(tokio::spawn(write(link, waiting, wake.clone())));
+        }
+        (Self { lanes: lanes.into(), accepting, next: Arc::default() }, tasks)
     }
 
     pub(crate) async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, O::Error> {
         let (reply, answer) = oneshot::channel();
+        let lane = self.lane(&operation.turn());
         let handed = Box::new(Handed { operation, reply });
-        self.queue.send(handed).await.map_err(|_| StoreError::Closed)?;
+        lane.send(handed).await.map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// All that is written about one evaluation goes the same way, and what is accepted another one:
+    /// the locks of a full queue are not to be waited for by what makes room in it.
+    fn lane(&self, turn: &Turn) -> &Queue {
+        let others = self.lanes.len() - self.accepting;
+        let index = match turn {
+            _ if self.accepting == 0 => 0,
+            Turn::Accept { .. } => self.next.fetch_add(1, Ordering::Relaxed) % self.accepting,
+            Turn::Row(id) => self.accepting + (id.as_u128() % others as u128) as usize,
+            Turn::Sweep | Turn::Alone => self.accepting,
+        };
+        &self.lanes[index]
     }
 }
 
-async fn write(
-    mut db: Connection,
-    mut waiting: mpsc::Receiver<Box<dyn Waiting>>,
-    wake: Wake,
-    mut upkeep: Upkeep,
-) {
-    loop {
-        let first = if upkeep.has_something_to_do() {
-            match tokio::time::timeout(QUIET, waiting.recv()).await {
-                Ok(first) => first,
-                Err(_) => {
-                    upkeep.quiet(&mut db).await;
-                    continue;
+async fn write(mut link: Link, mut waiting: mpsc::Receiver<Box<dyn Waiting>>, wake: Wake) {
+    while let Some(first) = link.next(&mut waiting).await {
+        for shared in link.arrange(gather(first, &mut waiting)) {
+            match link.connect().await {
+                Ok(()) => {
+                    let outcome = transact(&mut link, shared, &wake).await;
+                    link.settle(&outcome).await;
                 }
+                Err(error) => shared.into_iter().for_each(|waiting| waiting.refuse(error.clone())),
             }
-        } else {
-            waiting.recv().await
-        };
-        let Some(first) = first else { break };
-        let shared = gather(first, &mut waiting);
-        transact(&mut db, shared, &wake, upkeep.files()).await;
-        upkeep.written(&mut db).await;
+        }
     }
-    // Folds the log into the database; what cannot be done now is done at the next start.
-    let _ = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut db).await;
-    let _ = db.close().await;
+    link.close().await;
 }
 
 fn gather(first: Box<dyn Waiting>, waiting: &mut mpsc::Receiver<Box<dyn Waiting>>) -> Vec<Box<dyn Waiting>> {
@@ -171,47 +206,45 @@ fn gather(first: Box<dyn Waiting>, waiting: &mut mpsc::Receiver<Box<dyn Waiting>
     shared
 }
 
-async fn transact(db: &mut Connection, shared: Vec<Box<dyn Waiting>>, wake: &Wake, files: &Files) {
+async fn transact(link: &mut Link, shared: Vec<Box<dyn Waiting>>, wake: &Wake) -> Result<(), StoreError> {
     let mut room = Room::default();
     let mut answers = Vec::with_capacity(shared.len());
-    let mut outcome = begin(db, files, &mut room).await;
+    let evaluations = shared.iter().map(|waiting| waiting.turn().evaluations()).sum();
+    let mut outcome = link.begin(&mut room, evaluations).await;
     for waiting in shared {
         match &outcome {
-            Ok(()) => outcome = step(db, waiting, &mut room, &mut answers).await,
+            Ok(()) => outcome = step(&mut link.connection()?, waiting, &mut room, &mut answers).await,
             Err(error) => waiting.refuse(StoreError::clone(error)),
         }
     }
     if outcome.is_ok() {
-        outcome = commit(db, &room).await;
+        outcome = commit(link, &room).await;
     }
     if outcome.is_err() {
         // Where the engine rolled back by itself there is nothing left to roll back.
-        let _ = execute(db, "ROLLBACK").await;
+        let _ = execute(&mut link.connection()?, "ROLLBACK").await;
     }
     for answer in answers {
         answer(outcome.clone());
     }
     if outcome.is_ok() {
+        link.grown(&room);
         wake.fire(room.signals);
     }
+    outcome
 }
 
-async fn begin(db: &mut Connection, files: &Files, room: &mut Room) -> Result<(), StoreError> {
-    execute(db, db::BEGIN).await?;
-    room.used_bytes = files.used_bytes(db).await?;
-    room.queued = depth::queued(db).await?;
-    Ok(())
-}
-
-async fn commit(db: &mut Connection, room: &Room) -> Result<(), StoreError> {
-    depth::write(db, &room.depths).await?;
-    execute(db, "COMMIT").await
+async fn commit(link: &mut Link, room: &Room) -> Result<(), StoreError> {
+    let shard = link.shard();
+    let mut db = link.connection()?;
+    depth::write(&mut db, shard, &room.depths).await?;
+    execute(&mut db, "COMMIT").await
 }
 
 /// One operation behind its savepoint. An error here is of the transaction as a whole: of the
 /// operation's own failure only its caller hears, and nothing of it stays.
 async fn step(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     waiting: Box<dyn Waiting>,
     room: &mut Room,
     answers: &mut Vec<Answer>,
@@ -233,8 +266,8 @@ async fn step(
     execute(db, "RELEASE SAVEPOINT operation").await
 }
 
-async fn execute(db: &mut Connection, sql: &'static str) -> Result<(), StoreError> {
-    sqlx::query(sql).execute(db).await.map_err(failed("writing")).map(drop)
+async fn execute(db: &mut Connection<'_>, sql: &'static str) -> Result<(), StoreError> {
+    db.command(sql).await.map_err(failed("writing"))
 }
 
 #[cfg(test)]

@@ -134,6 +134,13 @@ impl From<StoreError> for ApiError {
                 "the disk beneath the server's data is full; it goes on by itself once there is room";
             return Self::new(ErrorCode::StorageFull, detail).retry_after(RETRY_STORAGE);
         }
+        if error.is_away() {
+            let detail = "the database cannot be used at the moment; it is tried again and again";
+            return Self {
+                cause: Some(std::sync::Arc::new(error)),
+                ..Self::new(ErrorCode::StoreAway, detail).retry_soon()
+            };
+        }
         Self::internal(error)
     }
 }
@@ -182,6 +189,7 @@ const OF_GUARDS: &[ErrorCode] = &[
     ErrorCode::MisdirectedRequest,
     ErrorCode::RateLimited,
     ErrorCode::Internal,
+    ErrorCode::StoreAway,
 ];
 
 /// The problems that an operation may answer with, as OpenAPI responses: one for each status, its

@@ -118,8 +118,17 @@ pub(super) fn relations(entries: &[Entry]) -> Vec<Finding> {
             findings.push(Finding::of(at, problem, allowed));
         }
     }
+    findings.extend(find("store.url").and_then(no_database));
     findings.extend(half_a_key(find("blobs.access_key_id"), find("blobs.secret_access_key")));
     findings
+}
+
+/// An address that the schema takes for one, and that leads nowhere.
+fn no_database(url: &Entry) -> Option<Finding> {
+    let text = url.value.as_str().filter(|text| !text.is_empty())?;
+    let wrong = hood_store::DatabaseUrl::parse(text).err()?;
+    let allowed = "as in \"postgres://USER@HOST:5432/DATABASE\"".to_owned();
+    Some(Finding::of(url, format!("cannot be used: {wrong}"), allowed))
 }
 
 /// One of two that only help together.

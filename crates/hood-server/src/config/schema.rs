@@ -114,6 +114,7 @@ pub const KEYS: &[Key] = &[
     limit("limits.maximum.disk_inodes", Limit::DiskInodes),
     limit("limits.maximum.output_bytes", Limit::OutputBytes),
     limit("limits.maximum.open_files", Limit::OpenFiles),
+    key("store.url", Kind::Url(&["postgres", "postgresql"])),
     count("store.storage_bytes", 16 * MIB, LARGEST),
     count("store.storage_reserve_bytes", 4 * MIB, LARGEST),
     count("store.queue_max", 1, 100_000_000),

@@ -12,7 +12,7 @@ use hood_core::{Tenant, Timestamp};
 use hood_dispatch::local::{Local, LocalConfig};
 use hood_dispatch::{Catalogue, Dispatch};
 use hood_sandbox::IdRange;
-use hood_store::{BusSide, NewKey, Store, StoreConfig};
+use hood_store::{BusSide, Duty, NewKey, Store, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,9 @@ use crate::worker::{Means, ThreadDice, TokioSpawner, Worker, WorkerConfig};
 
 /// Between two looks at whether the offer has changed.
 const OFFER_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Between two looks for a database that is late.
+const STORE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Between two proofs of the layers by a fresh place, and of the images by their digests.
 const PROOF_INTERVAL: Duration = Duration::from_secs(60);
@@ -89,7 +92,10 @@ pub struct Running {
 pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running> {
     let data_dir = DataDir::lock(&config.data_dir)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(store_config(config, &data_dir)?).await.context("cannot open the store")?;
+    let bus = bus::configured(&config.bus, BusSide::Serve)?;
+    let store = StoreConfig { bus, ..config.store(Duty::Migrate)? };
+    let store = Store::open(store).await.context("cannot open the store")?;
+    until_there(&store).await;
     let (token, token_is_new) = token(&data_dir, &store, clock.now()).await?;
     let local = start_places(config, options).await?;
     let dispatch: Arc<dyn Dispatch> = Arc::new(Traced(local.clone()));
@@ -150,18 +156,6 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     })
 }
 
-fn store_config(config: &Config, data_dir: &DataDir) -> anyhow::Result<StoreConfig> {
-    Ok(StoreConfig {
-        dir: data_dir.path().to_owned(),
-        storage_bytes: config.store.storage_bytes,
-        storage_reserve_bytes: config.store.storage_reserve_bytes,
-        queue_max: config.store.queue_max,
-        readers: config.store.readers,
-        blobs: config.blobs.place(),
-        bus: bus::configured(&config.bus, BusSide::Serve)?,
-    })
-}
-
 impl Running {
     /// Drains: nothing new is leased, what runs may end within the worker's drain time, answers go
     /// on being given meanwhile; then every place is ended and proven dead.
@@ -194,6 +188,18 @@ impl Running {
     }
 }
 
+/// A database of its own is there. A server that is late is waited for: this role has its places on
+/// this machine, and nothing to do with them without it.
+async fn until_there(store: &Store) {
+    loop {
+        match store.check_writable().await {
+            Err(error) if error.is_away() => tokio::time::sleep(STORE_PAUSE).await,
+            // A full disk, say, is for those who write to tell.
+            Ok(()) | Err(_) => return,
+        }
+    }
+}
+
 /// The key that commands of this user have; the first start makes one. One whose file was lost is
 /// replaced by another, since only its hash is known.
 async fn token(data_dir: &DataDir, store: &Store, now: Timestamp) -> anyhow::Result<(String, bool)> {
@@ -207,7 +213,8 @@ async fn token(data_dir: &DataDir, store: &Store, now: Timestamp) -> anyhow::Res
     let token = format!("{TOKEN_PREFIX}{hex}");
     let key = NewKey {
         tenant: Tenant::default(),
-        name: "default".to_owned(),
+        // On a database that several share nobody's start takes another one's key away.
+        name: if store.is_shared() { format!("default {}", &hex[..8]) } else { "default".to_owned() },
         hash: *hash(&token).as_bytes(),
         created_at: now,
     };

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use serde_json::{Value, json};
 /// Kills, and evaluations submitted between them. `FUMEHOOD_KILLS` makes it longer.
 const KILLS: u32 = 12;
 const BATCH: usize = 40;
+
+/// As short as a lease may be.
+const LEASE_MS: &str = "1000";
 
 /// How long a start, or the drain at the end, may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -24,13 +28,17 @@ struct Victim {
 }
 
 impl Victim {
-    async fn start(data: &Path, images: &Path) -> Self {
+    async fn start(home: &Home) -> Self {
+        let Home { data, images, database, .. } = home;
         let log =
             fs::File::options().create(true).append(true).open(data.with_extension("log")).expect("a log");
         let mut process = Command::new(env!("CARGO_BIN_EXE_fumehood"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .env("FUMEHOOD_ENVIRONMENTS_IMAGES_DIR", images)
+            .env("FUMEHOOD_STORE_URL", database)
+            // On a database that others may use a lease is taken over once it lapses, not before.
+            .env("FUMEHOOD_WORKER_LEASE_TTL_MS", LEASE_MS)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)
@@ -126,20 +134,49 @@ fn expected(kind: &str, tag: &str) -> String {
     }
 }
 
-fn directories() -> (tempfile::TempDir, PathBuf, PathBuf) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let data = dir.path().join("data");
-    let images =
-        std::env::temp_dir().join(format!("fumehood-test-images-{}", rustix::process::geteuid().as_raw()));
-    (dir, data, images)
+/// What outlives each server.
+struct Home {
+    data: PathBuf,
+    images: PathBuf,
+    /// Empty for SQLite.
+    database: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Home {
+    fn new(database: String) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let user = rustix::process::geteuid().as_raw();
+        let images = std::env::temp_dir().join(format!("fumehood-test-images-{user}"));
+        Self { data: dir.path().join("data"), images, database, _dir: dir }
+    }
+
+    /// `None` where there is no PostgreSQL, which is said.
+    async fn on_postgres() -> Option<Self> {
+        if let Some(why) = hood_testkit::missing() {
+            let _ = writeln!(std::io::stderr(), "\nSKIPPED: postgres: {why}");
+            return None;
+        }
+        Some(Self::new(hood_testkit::postgres().await.fresh_database().await))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_accepted_is_lost_and_nothing_ends_twice() {
+    survive(&Home::new(String::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_accepted_is_lost_on_postgres_and_nothing_ends_twice() {
+    if let Some(home) = Home::on_postgres().await {
+        survive(&home).await;
+    }
+}
+
+async fn survive(home: &Home) {
     let kills = std::env::var("FUMEHOOD_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
-    let (_dir, data, images) = directories();
     let mut accepted = Vec::new();
-    let mut server = Victim::start(&data, &images).await;
+    let mut server = Victim::start(home).await;
     for round in 0..kills {
         let answer = server.call(reqwest::Method::POST, "/v1/batches", Some(&work(round))).await;
         let (status, body) = answer.expect("the server lives");
@@ -154,8 +191,8 @@ async fn nothing_accepted_is_lost_and_nothing_ends_twice() {
         // Death comes at another moment each time: in the middle of the batch, of a claim, of a run.
         tokio::time::sleep(Duration::from_millis(u64::from(30 + (round * 97) % 400))).await;
         server.kill();
-        let left = recorded(&data);
-        server = Victim::start(&data, &images).await;
+        let left = recorded(&home.data);
+        server = Victim::start(home).await;
         let alive: Vec<_> = left.into_iter().filter(|place| is_alive(*place)).collect();
         assert!(alive.is_empty(), "the successor answers while places of its predecessor live: {alive:?}");
     }
@@ -215,8 +252,8 @@ async fn check(server: &Victim, ended: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_whose_server_dies_each_time_is_started_twice_at_most() {
-    let (_dir, data, images) = directories();
-    let mut server = Victim::start(&data, &images).await;
+    let home = Home::new(String::new());
+    let mut server = Victim::start(&home).await;
     let sleeper = json!({ "code": "import time\nprint('up', flush=True)\ntime.sleep(100)" });
     let (status, body) =
         server.call(reqwest::Method::POST, "/v1/evaluations", Some(&sleeper)).await.expect("lives");
@@ -232,7 +269,7 @@ async fn a_program_whose_server_dies_each_time_is_started_twice_at_most() {
             server.kill();
             kills += 1;
             assert!(kills <= 2, "started a third time");
-            server = Victim::start(&data, &images).await;
+            server = Victim::start(&home).await;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };

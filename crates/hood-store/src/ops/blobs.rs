@@ -5,7 +5,7 @@ use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, Tenant, Timestamp};
 
 use crate::blobs::{Blob, Digest};
-use crate::db::{Connection, Row};
+use crate::db::{Connection, Row, query};
 use crate::error::StoreError;
 use crate::model::Lease;
 use crate::rows::{corrupt, get, number, small, sql_number};
@@ -31,21 +31,21 @@ fn name(evaluation: EvaluationId, attempt: u32, stream: Stream) -> String {
 
 /// Asks that a stream of an attempt that has ended leave the rows.
 pub(crate) async fn want(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     lease: &Lease,
     stream: Stream,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO blobs (name, tenant, evaluation, attempt, part, state, noted_at, bytes, digest) \
          VALUES ($1, $2, $3, $4, $5, 'wanted', $6, 0, $7)";
-    sqlx::query(SQL)
+    query(SQL)
         .bind(name(lease.evaluation, lease.attempt, stream))
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))
         .bind(stream.as_str())
         .bind(now.as_micros())
-        .bind(&[][..])
+        .bind(Vec::new())
         .execute(db)
         .await
         .map_err(failed("asking for a blob"))
@@ -53,10 +53,10 @@ pub(crate) async fn want(
 }
 
 /// The oldest first.
-pub(crate) async fn wanted(db: &mut Connection, limit: u32) -> Result<Vec<Wanted>, StoreError> {
+pub(crate) async fn wanted(db: &mut Connection<'_>, limit: u32) -> Result<Vec<Wanted>, StoreError> {
     const SQL: &str = "SELECT name, tenant, evaluation, attempt, part FROM blobs WHERE state = 'wanted' \
          ORDER BY noted_at LIMIT $1";
-    let rows = sqlx::query(SQL)
+    let rows = query(SQL)
         .bind(i64::from(limit))
         .fetch_all(db)
         .await
@@ -78,14 +78,14 @@ fn read_wanted(row: &Row) -> Result<Wanted, StoreError> {
 
 /// The blob that holds a stream, if it has left the rows.
 pub(crate) async fn of_stream(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     (tenant, id): (&Tenant, EvaluationId),
     attempt: u32,
     stream: Stream,
 ) -> Result<Option<Blob>, StoreError> {
     const SQL: &str = "SELECT name, bytes, digest FROM blobs \
          WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND part = $4 AND state = 'kept'";
-    let row = sqlx::query(SQL)
+    let row = query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(i64::from(attempt))
@@ -106,10 +106,10 @@ fn read_blob(row: &Row) -> Result<Blob, StoreError> {
 
 /// Nobody refers to an evaluation's blobs any more.
 pub(crate) async fn doom(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     (tenant, id): (&Tenant, EvaluationId),
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE blobs SET state = 'doomed' WHERE tenant = $1 AND evaluation = $2")
+    query("UPDATE blobs SET state = 'doomed' WHERE tenant = $1 AND evaluation = $2")
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .execute(db)
@@ -119,8 +119,8 @@ pub(crate) async fn doom(
 }
 
 /// Blobs that nobody refers to, a few at a time.
-pub(crate) async fn doomed(db: &mut Connection, limit: u32) -> Result<Vec<String>, StoreError> {
-    let rows = sqlx::query("SELECT name FROM blobs WHERE state = 'doomed' ORDER BY noted_at LIMIT $1")
+pub(crate) async fn doomed(db: &mut Connection<'_>, limit: u32) -> Result<Vec<String>, StoreError> {
+    let rows = query("SELECT name FROM blobs WHERE state = 'doomed' ORDER BY noted_at LIMIT $1")
         .bind(i64::from(limit))
         .fetch_all(db)
         .await
@@ -128,8 +128,8 @@ pub(crate) async fn doomed(db: &mut Connection, limit: u32) -> Result<Vec<String
     rows.iter().map(|row| get(row, "name")).collect()
 }
 
-pub(crate) async fn is_known(db: &mut Connection, name: &str) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM blobs WHERE name = $1")
+pub(crate) async fn is_known(db: &mut Connection<'_>, name: &str) -> Result<bool, StoreError> {
+    let row = query("SELECT name FROM blobs WHERE name = $1")
         .bind(name)
         .fetch_optional(db)
         .await
@@ -160,13 +160,13 @@ impl Operation for Move {
     type Output = Moved;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<Moved, StoreError> {
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<Moved, StoreError> {
         const KEEP: &str = "UPDATE blobs SET state = 'kept', noted_at = $2, bytes = $3, digest = $4 \
              WHERE name = $1 AND state = 'wanted'";
         const FREE: &str =
             "DELETE FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4";
         let Self { wanted, blob, now } = self;
-        let kept = sqlx::query(KEEP)
+        let kept = query(KEEP)
             .bind(&blob.name)
             .bind(now.as_micros())
             .bind(sql_number(blob.bytes))
@@ -174,13 +174,13 @@ impl Operation for Move {
             .execute(&mut *db)
             .await
             .map_err(failed("keeping a blob"))?;
-        if kept.rows_affected() != 1 {
-            let known = sqlx::query("SELECT 1 FROM blobs WHERE name = $1 AND state = 'kept'");
+        if kept != 1 {
+            let known = query("SELECT name FROM blobs WHERE name = $1 AND state = 'kept'");
             let known = known.bind(&blob.name).fetch_optional(db).await;
             let known = known.map_err(failed("looking for a blob"))?;
             return Ok(if known.is_some() { Moved::Before } else { Moved::NeedlessNow });
         }
-        sqlx::query(FREE)
+        query(FREE)
             .bind(wanted.tenant.as_str())
             .bind(wanted.evaluation.as_uuid())
             .bind(i64::from(wanted.attempt))
@@ -202,14 +202,13 @@ impl Operation for GiveUpWriting {
     type Output = u64;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<u64, StoreError> {
-        let given_up =
-            sqlx::query("UPDATE blobs SET state = 'doomed' WHERE state = 'writing' AND noted_at < $1")
-                .bind(self.older_than.as_micros())
-                .execute(db)
-                .await
-                .map_err(failed("giving blobs up"))?;
-        Ok(given_up.rows_affected())
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<u64, StoreError> {
+        let given_up = query("UPDATE blobs SET state = 'doomed' WHERE state = 'writing' AND noted_at < $1")
+            .bind(self.older_than.as_micros())
+            .execute(db)
+            .await
+            .map_err(failed("giving blobs up"))?;
+        Ok(given_up)
     }
 }
 
@@ -223,9 +222,9 @@ impl Operation for ForgetBlobs {
     type Output = ();
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<(), StoreError> {
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<(), StoreError> {
         for name in &self.names {
-            sqlx::query("DELETE FROM blobs WHERE name = $1 AND state = 'doomed'")
+            query("DELETE FROM blobs WHERE name = $1 AND state = 'doomed'")
                 .bind(name)
                 .execute(&mut *db)
                 .await
@@ -248,11 +247,11 @@ impl Operation for TakeTurn {
     type Output = bool;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<bool, StoreError> {
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<bool, StoreError> {
         const SQL: &str = "INSERT INTO turns (name, holder, ends_at) VALUES ($1, $2, $3) \
              ON CONFLICT (name) DO UPDATE SET holder = $2, ends_at = $3 \
              WHERE turns.holder = $2 OR turns.ends_at <= $4";
-        let taken = sqlx::query(SQL)
+        let taken = query(SQL)
             .bind(self.name)
             .bind(self.holder)
             .bind(self.ends_at.as_micros())
@@ -260,6 +259,6 @@ impl Operation for TakeTurn {
             .execute(db)
             .await
             .map_err(failed("taking a turn"))?;
-        Ok(taken.rows_affected() == 1)
+        Ok(taken == 1)
     }
 }

@@ -6,13 +6,13 @@ use hood_core::lifecycle::{AnyEvaluation, QueueEnd};
 use hood_core::{EvaluationId, State, Tenant, Timestamp};
 
 use super::{blobs, write_event, write_result};
-use crate::db::{Connection, Row, lock_clause};
+use crate::db::{Connection, Locking, Row, Value, locking, query};
 use crate::error::{FindError, StoreError};
 use crate::model::{Cancel, CancelWish, Delete, NewKey};
 use crate::read;
 use crate::rows::{corrupt, evaluation, get, number, priority, sql_number};
 use crate::wake::Signal;
-use crate::writer::{Context, Operation, failed};
+use crate::writer::{Context, Operation, Turn, failed};
 
 /// What ends something that is queued reads of its row.
 macro_rules! columns {
@@ -24,7 +24,7 @@ macro_rules! columns {
 
 /// Ends one that is queued, in the transaction that this is part of.
 async fn end_queued(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     context: &mut Context<'_>,
     row: &Row,
     (end, now, result): (QueueEnd, Timestamp, &str),
@@ -38,7 +38,7 @@ async fn end_queued(
     let tenant = Tenant::new(get::<String>(row, "tenant")?);
     let id = EvaluationId::from_uuid(get(row, "id")?);
     let step = queued.end(now, end);
-    let changed = sqlx::query(SQL)
+    let changed = query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(sql_number(queued.history().last_event))
@@ -49,7 +49,7 @@ async fn end_queued(
         .execute(&mut *db)
         .await
         .map_err(failed("ending an evaluation"))?;
-    if changed.rows_affected() != 1 {
+    if changed != 1 {
         return Err(corrupt("a queued row was not there"));
     }
     write_event(db, (&tenant, id), step.transition.event()).await?;
@@ -71,7 +71,11 @@ impl Operation for RequestCancel {
     type Output = Cancel;
     type Error = FindError;
 
-    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<Cancel, FindError> {
+    fn turn(&self) -> Turn {
+        Turn::Row(self.id.as_uuid())
+    }
+
+    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<Cancel, FindError> {
         let Some(row) = self.note(db).await? else {
             read::exists(db, &self.tenant, self.id).await?;
             return Ok(Cancel::AlreadyTerminal);
@@ -90,7 +94,7 @@ impl Operation for RequestCancel {
 impl RequestCancel {
     /// The first wish keeps its time. Of graces that were asked for the shortest stands; any stands
     /// over the evaluation's own (null), which the store does not know.
-    async fn note(&self, db: &mut Connection) -> Result<Option<Row>, StoreError> {
+    async fn note(&self, db: &mut Connection<'_>) -> Result<Option<Row>, StoreError> {
         const SQL: &str = concat!(
             "UPDATE evaluations SET cancel_grace_ms = CASE WHEN cancel_grace_ms IS NULL THEN $4 \
              WHEN $4 IS NULL OR $4 > cancel_grace_ms THEN cancel_grace_ms ELSE $4 END, \
@@ -98,7 +102,7 @@ impl RequestCancel {
              WHERE tenant = $1 AND id = $2 AND state IN ('queued', 'provisioning', 'running') RETURNING ",
             columns!()
         );
-        sqlx::query(SQL)
+        query(SQL)
             .bind(self.tenant.as_str())
             .bind(self.id.as_uuid())
             .bind(self.wish.now.as_micros())
@@ -120,10 +124,10 @@ impl Operation for Forget {
     type Output = Delete;
     type Error = FindError;
 
-    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<Delete, FindError> {
+    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<Delete, FindError> {
         const SQL: &str = "DELETE FROM evaluations WHERE tenant = $1 AND id = $2 \
              AND state IN ('succeeded', 'failed', 'cancelled') RETURNING labels, batch, idempotency_key";
-        let row = sqlx::query(SQL)
+        let row = query(SQL)
             .bind(self.tenant.as_str())
             .bind(self.id.as_uuid())
             .fetch_optional(&mut *db)
@@ -133,8 +137,9 @@ impl Operation for Forget {
             read::exists(db, &self.tenant, self.id).await?;
             return Ok(Delete::NotTerminal);
         };
-        self.forget_documents(db).await?;
+        // In the order of who moves output into a blob.
         blobs::doom(db, (&self.tenant, self.id)).await?;
+        self.forget_documents(db).await?;
         self.forget_labels(db, &row).await?;
         self.forget_last_of(db, &row).await?;
         context.signal(Signal::Changed(self.id));
@@ -143,7 +148,7 @@ impl Operation for Forget {
 }
 
 impl Forget {
-    async fn forget_documents(&self, db: &mut Connection) -> Result<(), StoreError> {
+    async fn forget_documents(&self, db: &mut Connection<'_>) -> Result<(), StoreError> {
         for sql in [
             "DELETE FROM output WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM attempts WHERE tenant = $1 AND evaluation = $2",
@@ -151,7 +156,7 @@ impl Forget {
             "DELETE FROM requests WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM results WHERE tenant = $1 AND evaluation = $2",
         ] {
-            sqlx::query(sql)
+            query(sql)
                 .bind(self.tenant.as_str())
                 .bind(self.id.as_uuid())
                 .execute(&mut *db)
@@ -163,13 +168,13 @@ impl Forget {
 
     /// One by one: their table is ordered by label, and to look for an evaluation in it would be to
     /// look through all of it.
-    async fn forget_labels(&self, db: &mut Connection, row: &Row) -> Result<(), StoreError> {
+    async fn forget_labels(&self, db: &mut Connection<'_>, row: &Row) -> Result<(), StoreError> {
         const SQL: &str = "DELETE FROM labels \
              WHERE tenant = $1 AND label_key = $2 AND label_value = $3 AND evaluation = $4";
         let labels: BTreeMap<String, String> = serde_json::from_str(get(row, "labels")?)
             .map_err(|error| corrupt(format!("labels of {}: {error}", self.id)))?;
         for (key, value) in labels {
-            sqlx::query(SQL)
+            query(SQL)
                 .bind(self.tenant.as_str())
                 .bind(key)
                 .bind(value)
@@ -182,20 +187,41 @@ impl Forget {
     }
 
     /// The batch and the idempotency key, if this was the last that they stood for.
-    async fn forget_last_of(&self, db: &mut Connection, row: &Row) -> Result<(), StoreError> {
+    async fn forget_last_of(&self, db: &mut Connection<'_>, row: &Row) -> Result<(), StoreError> {
         const KEY: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND idempotency_key = $2 \
              AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND idempotency_key = $2)";
+        const HOLD_KEY: &str = "UPDATE idempotency_keys SET batch = batch \
+             WHERE tenant = $1 AND idempotency_key = $2";
+        const HOLD_BATCH: &str = "UPDATE batches SET created_at = created_at WHERE tenant = $1 AND id = $2";
         const BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2 \
              AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND batch = $2)";
         if let Some(key) = get::<Option<String>>(row, "idempotency_key")? {
-            let query = sqlx::query(KEY).bind(self.tenant.as_str()).bind(key);
-            query.execute(&mut *db).await.map_err(failed("deleting an idempotency key"))?;
+            if db.is_shared() {
+                self.hold(db, HOLD_KEY, key.as_str()).await?;
+            }
+            let forget = query(KEY).bind(self.tenant.as_str()).bind(key);
+            forget.execute(&mut *db).await.map_err(failed("deleting an idempotency key"))?;
         }
         if let Some(batch) = get::<Option<uuid::Uuid>>(row, "batch")? {
-            let query = sqlx::query(BATCH).bind(self.tenant.as_str()).bind(batch);
-            query.execute(db).await.map_err(failed("deleting a batch"))?;
+            if db.is_shared() {
+                self.hold(db, HOLD_BATCH, batch).await?;
+            }
+            let forget = query(BATCH).bind(self.tenant.as_str()).bind(batch);
+            forget.execute(db).await.map_err(failed("deleting a batch"))?;
         }
         Ok(())
+    }
+
+    /// Two who each forget one of the last two would both see the other's, and leave what they
+    /// stood for: the second waits here until the first is done.
+    async fn hold(
+        &self,
+        db: &mut Connection<'_>,
+        sql: &'static str,
+        of: impl Into<Value>,
+    ) -> Result<(), StoreError> {
+        let held = query(sql).bind(self.tenant.as_str()).bind(of).execute(db).await;
+        held.map(drop).map_err(failed("deleting an evaluation"))
     }
 }
 
@@ -212,14 +238,20 @@ impl Operation for Expire {
     type Output = u64;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<u64, StoreError> {
-        const SQL: &str = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM evaluations WHERE state = 'queued' AND queued_at <= $1 ORDER BY queued_at LIMIT $2",
-            lock_clause!()
+    fn turn(&self) -> Turn {
+        Turn::Sweep
+    }
+
+    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<u64, StoreError> {
+        const SQL: Locking = locking!(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM evaluations WHERE state = 'queued' AND queued_at <= $1 ORDER BY queued_at LIMIT $2"
+            ),
+            ""
         );
-        let rows = sqlx::query(SQL)
+        let rows = query(SQL)
             .bind(self.older_than.as_micros())
             .bind(i64::from(self.limit))
             .fetch_all(&mut *db)
@@ -239,16 +271,16 @@ impl Operation for InsertKey {
     type Output = ();
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<(), StoreError> {
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<(), StoreError> {
         let Self(key) = self;
         // One key of a name: a new one takes the old one's place, which was lost or is to be lost.
-        sqlx::query("DELETE FROM api_keys WHERE tenant = $1 AND name = $2")
+        query("DELETE FROM api_keys WHERE tenant = $1 AND name = $2")
             .bind(key.tenant.as_str())
             .bind(&key.name)
             .execute(&mut *db)
             .await
             .map_err(failed("withdrawing a key"))?;
-        sqlx::query("INSERT INTO api_keys (hash, tenant, name, created_at) VALUES ($1, $2, $3, $4)")
+        query("INSERT INTO api_keys (hash, tenant, name, created_at) VALUES ($1, $2, $3, $4)")
             .bind(&key.hash[..])
             .bind(key.tenant.as_str())
             .bind(&key.name)
@@ -271,8 +303,8 @@ impl Operation for PutCapacity {
     type Output = ();
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<(), StoreError> {
-        sqlx::query(
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<(), StoreError> {
+        query(
             "INSERT INTO capacity (slot, version, noted_at, document) VALUES (0, $1, $2, $3) \
              ON CONFLICT (slot) DO UPDATE SET version = $1, noted_at = $2, document = $3",
         )
@@ -295,8 +327,8 @@ impl Operation for Count {
     type Output = u64;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<u64, StoreError> {
-        let row = sqlx::query(
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<u64, StoreError> {
+        let row = query(
             "INSERT INTO counters (name, value) VALUES ($1, 1) \
              ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
         )
@@ -313,10 +345,14 @@ impl Operation for Count {
 pub(crate) struct Durability;
 
 impl Operation for Durability {
-    type Output = (String, i64);
+    type Output = Vec<(String, String)>;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<Self::Output, StoreError> {
-        crate::db::durability(db).await.map_err(failed("asking how the database is kept"))
+    async fn run(
+        self,
+        db: &mut Connection<'_>,
+        _context: &mut Context<'_>,
+    ) -> Result<Self::Output, StoreError> {
+        db.durability().await.map_err(failed("asking how the database is kept"))
     }
 }

@@ -6,13 +6,13 @@ use hood_core::{EventKind, State, Timestamp, Transition, Verdict};
 
 use super::output::{append, settle};
 use super::{write_event, write_result};
-use crate::db::{Connection, Row};
+use crate::db::{Connection, Row, query};
 use crate::error::{CommitError, StoreError};
 use crate::model::{Commit, Lease};
 use crate::read;
 use crate::rows::{corrupt, evaluation, number, priority, sql_number};
 use crate::wake::Signal;
-use crate::writer::{Context, Operation, failed};
+use crate::writer::{Context, Operation, Turn, failed};
 
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -26,11 +26,15 @@ impl Operation for Write {
     type Output = ();
     type Error = CommitError;
 
+    fn turn(&self) -> Turn {
+        Turn::Row(self.lease.evaluation.as_uuid())
+    }
+
     fn weight(&self) -> usize {
         self.commit.output.iter().map(|chunk| chunk.bytes.len()).sum()
     }
 
-    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<(), CommitError> {
+    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<(), CommitError> {
         let Some(row) = self.hold(db).await? else { return self.check_repeated(db).await };
         let before = evaluation(&row)?;
         let fresh = self.fresh(db, before.history()).await?;
@@ -97,13 +101,13 @@ impl Steps {
 impl Write {
     /// The guard of everything that follows: exactly one row, if this lease holds it, and then
     /// nobody else's until the end of the transaction.
-    async fn hold(&self, db: &mut Connection) -> Result<Option<Row>, StoreError> {
+    async fn hold(&self, db: &mut Connection<'_>) -> Result<Option<Row>, StoreError> {
         const SQL: &str = "UPDATE evaluations SET environment_digest = COALESCE($5, environment_digest) \
              WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
              AND lease_expires_at IS NOT NULL \
              RETURNING state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
              losses_own_death, losses_suspect";
-        sqlx::query(SQL)
+        query(SQL)
             .bind(self.lease.tenant.as_str())
             .bind(self.lease.evaluation.as_uuid())
             .bind(sql_number(self.lease.token))
@@ -116,10 +120,10 @@ impl Write {
 
     /// Nobody holds it with this lease. If that is because of this very commit, whose answer was not
     /// heard, it stands as it was written.
-    async fn check_repeated(&self, db: &mut Connection) -> Result<(), CommitError> {
+    async fn check_repeated(&self, db: &mut Connection<'_>) -> Result<(), CommitError> {
         const SQL: &str = "SELECT last_event FROM evaluations \
              WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4";
-        let row = sqlx::query(SQL)
+        let row = query(SQL)
             .bind(self.lease.tenant.as_str())
             .bind(self.lease.evaluation.as_uuid())
             .bind(sql_number(self.lease.token))
@@ -136,7 +140,7 @@ impl Write {
     }
 
     /// The transitions that are not in the log yet. Those that are must be in it word for word.
-    async fn fresh(&self, db: &mut Connection, history: &History) -> Result<&[Transition], CommitError> {
+    async fn fresh(&self, db: &mut Connection<'_>, history: &History) -> Result<&[Transition], CommitError> {
         let last_event = history.last_event;
         if self.commit.transitions.first().is_some_and(|first| first.event().number <= last_event) {
             self.check_known(db, last_event).await?;
@@ -145,7 +149,7 @@ impl Write {
         Ok(&self.commit.transitions[known..])
     }
 
-    async fn check_known(&self, db: &mut Connection, last_event: u64) -> Result<(), CommitError> {
+    async fn check_known(&self, db: &mut Connection<'_>, last_event: u64) -> Result<(), CommitError> {
         let known = self.commit.transitions.iter().filter(|t| t.event().number <= last_event);
         for transition in known {
             let (event, lease) = (transition.event(), &self.lease);
@@ -183,7 +187,7 @@ impl Write {
 
     async fn write_row(
         &self,
-        db: &mut Connection,
+        db: &mut Connection<'_>,
         last_event: u64,
         (last, steps): (&Transition, &Steps),
     ) -> Result<(), StoreError> {
@@ -197,7 +201,7 @@ impl Write {
              WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND last_event = $4";
         let (event, losses) = (last.event(), last.after().losses);
         let micros = |at: Option<Timestamp>| at.map(Timestamp::as_micros);
-        let changed = sqlx::query(SQL)
+        let changed = query(SQL)
             .bind(self.lease.tenant.as_str())
             .bind(self.lease.evaluation.as_uuid())
             .bind(sql_number(self.lease.token))
@@ -216,13 +220,13 @@ impl Write {
             .execute(db)
             .await
             .map_err(failed("writing a transition"))?;
-        if changed.rows_affected() != 1 {
+        if changed != 1 {
             return Err(corrupt(format!("{} changed under its own transaction", self.lease.evaluation)));
         }
         Ok(())
     }
 
-    async fn write_attempt(&self, db: &mut Connection, steps: &Steps) -> Result<(), StoreError> {
+    async fn write_attempt(&self, db: &mut Connection<'_>, steps: &Steps) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE attempts SET decision = COALESCE($4, decision), lost = COALESCE($5, lost), \
              started_at = COALESCE($6, started_at), ended_at = COALESCE($7, ended_at) \
              WHERE tenant = $1 AND evaluation = $2 AND number = $3";
@@ -230,7 +234,7 @@ impl Write {
         if decision.is_none() && lost.is_none() && steps.started_at.is_none() && steps.ended_at.is_none() {
             return Ok(());
         }
-        let changed = sqlx::query(SQL)
+        let changed = query(SQL)
             .bind(self.lease.tenant.as_str())
             .bind(self.lease.evaluation.as_uuid())
             .bind(i64::from(self.lease.attempt))
@@ -241,7 +245,7 @@ impl Write {
             .execute(db)
             .await
             .map_err(failed("writing an attempt"))?;
-        if changed.rows_affected() != 1 {
+        if changed != 1 {
             return Err(corrupt(format!("an attempt of {} has no row", self.lease.evaluation)));
         }
         Ok(())

@@ -6,60 +6,70 @@ use hood_core::lifecycle::AnyEvaluation;
 use hood_core::{EvaluationId, State, Tenant, Timestamp};
 
 use super::write_event;
-use crate::db::{Connection, Row, lock_clause};
+use crate::db::{Connection, Locking, Row, locking, query};
 use crate::error::StoreError;
 use crate::model::{Claimed, Lapsed, Lease, Renewed, Tenure};
 use crate::rows::{cancel, corrupt, evaluation, get, moment, number, priority, small, sql_number};
 use crate::wake::Signal;
-use crate::writer::{Context, Operation, failed};
+use crate::writer::{Context, Operation, Turn, failed};
 
 /// Retries whose time has come that one claim moves into the queue: a storm of them must not hold
 /// the writer up.
 const DUE_MAX: i64 = 1000;
 
-const MOVE_DUE: &str = concat!(
+const MOVE_DUE: Locking = locking!(
     "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 0 \
      AND not_before <= $1 ORDER BY not_before LIMIT $2",
-    lock_clause!(),
     ") UPDATE evaluations SET ready = 1 FROM c WHERE evaluations.tenant = c.tenant AND evaluations.id = c.id"
 );
 
-/// What a claim reads of a row, and its request.
-macro_rules! claimed {
+/// What a claim reads of a row, of the version that it locked.
+macro_rules! locked {
     () => {
-        "e.tenant, e.id, e.state, e.verdict, e.priority, e.not_before, e.last_event, e.attempts, \
-         e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.lease_token, e.created_at, \
-         e.cancel_requested_at, e.cancel_grace_ms, r.document FROM c \
-         JOIN evaluations e ON e.tenant = c.tenant AND e.id = c.id \
-         JOIN requests r ON r.tenant = c.tenant AND r.evaluation = c.id"
+        "tenant, id, state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
+         losses_own_death, losses_suspect, lease_token, lease_expires_at, created_at, cancel_requested_at, \
+         cancel_grace_ms"
     };
 }
 
-const QUEUED: &str = concat!(
-    "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 1 \
-     ORDER BY priority DESC, id LIMIT $1",
-    lock_clause!(),
-    ") SELECT ",
-    claimed!(),
-    " ORDER BY e.priority DESC, e.id"
+/// The rest, beside the request, which never changes.
+macro_rules! with_request {
+    ($order:literal) => {
+        concat!(
+            ") SELECT c.*, r.document FROM c \
+             JOIN requests r ON r.tenant = c.tenant AND r.evaluation = c.id ORDER BY ",
+            $order
+        )
+    };
+}
+
+const QUEUED: Locking = locking!(
+    concat!(
+        "WITH c AS MATERIALIZED (SELECT ",
+        locked!(),
+        " FROM evaluations WHERE state = 'queued' AND ready = 1 ORDER BY priority DESC, id LIMIT $1"
+    ),
+    with_request!("c.priority DESC, c.id")
 );
 
-const EXPIRED: &str = concat!(
-    "WITH c AS MATERIALIZED (SELECT tenant, id, lease_expires_at FROM evaluations \
-     WHERE lease_expires_at IS NOT NULL AND lease_expires_at <= $1 ORDER BY lease_expires_at LIMIT $2",
-    lock_clause!(),
-    ") SELECT ",
-    claimed!(),
-    " ORDER BY c.lease_expires_at"
+const EXPIRED: Locking = locking!(
+    concat!(
+        "WITH c AS MATERIALIZED (SELECT ",
+        locked!(),
+        " FROM evaluations WHERE lease_expires_at IS NOT NULL AND lease_expires_at <= $1 \
+         ORDER BY lease_expires_at LIMIT $2"
+    ),
+    with_request!("c.lease_expires_at")
 );
 
-const OF_EARLIER: &str = concat!(
-    "WITH c AS MATERIALIZED (SELECT tenant, id, lease_expires_at FROM evaluations \
-     WHERE lease_expires_at IS NOT NULL AND lease_epoch < $1 ORDER BY lease_expires_at LIMIT $2",
-    lock_clause!(),
-    ") SELECT ",
-    claimed!(),
-    " ORDER BY c.lease_expires_at"
+const OF_EARLIER: Locking = locking!(
+    concat!(
+        "WITH c AS MATERIALIZED (SELECT ",
+        locked!(),
+        " FROM evaluations WHERE lease_expires_at IS NOT NULL AND lease_epoch < $1 \
+         ORDER BY lease_expires_at LIMIT $2"
+    ),
+    with_request!("c.lease_expires_at")
 );
 
 /// Takes what is queued and due, the highest priority first and the oldest of it.
@@ -74,14 +84,22 @@ impl Operation for Claim {
     type Output = Vec<Claimed>;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<Vec<Claimed>, StoreError> {
-        sqlx::query(MOVE_DUE)
+    fn turn(&self) -> Turn {
+        Turn::Sweep
+    }
+
+    async fn run(
+        self,
+        db: &mut Connection<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        query(MOVE_DUE)
             .bind(self.tenure.now.as_micros())
             .bind(DUE_MAX)
             .execute(&mut *db)
             .await
             .map_err(failed("looking for what is due"))?;
-        let rows = sqlx::query(QUEUED)
+        let rows = query(QUEUED)
             .bind(i64::from(self.limit))
             .fetch_all(&mut *db)
             .await
@@ -97,7 +115,7 @@ impl Operation for Claim {
 impl Claim {
     async fn take(
         &self,
-        db: &mut Connection,
+        db: &mut Connection<'_>,
         context: &mut Context<'_>,
         row: &Row,
     ) -> Result<Claimed, StoreError> {
@@ -110,7 +128,7 @@ impl Claim {
         };
         let step = queued.lease(self.tenure.now);
         let lease = lease(row, step.evaluation.attempt(), self.tenure.until())?;
-        let taken = sqlx::query(TAKE)
+        let taken = query(TAKE)
             .bind(lease.tenant.as_str())
             .bind(lease.evaluation.as_uuid())
             .bind(sql_number(lease.token - 1))
@@ -126,7 +144,7 @@ impl Claim {
             .execute(&mut *db)
             .await
             .map_err(failed("taking a lease"))?;
-        if taken.rows_affected() != 1 {
+        if taken != 1 {
             return Err(corrupt("a claimed row was not there"));
         }
         write_event(db, (&lease.tenant, lease.evaluation), step.transition.event()).await?;
@@ -157,11 +175,11 @@ fn claimed(row: &Row, lease: Lease, evaluation: AnyEvaluation) -> Result<Claimed
     })
 }
 
-async fn begin_attempt(db: &mut Connection, lease: &Lease, at: Timestamp) -> Result<(), StoreError> {
+async fn begin_attempt(db: &mut Connection<'_>, lease: &Lease, at: Timestamp) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO attempts \
          (tenant, evaluation, number, leased_at, stdout_bytes, stderr_bytes, output_cut) \
          VALUES ($1, $2, $3, $4, 0, 0, 0)";
-    sqlx::query(SQL)
+    query(SQL)
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))
@@ -186,12 +204,21 @@ impl Operation for Reclaim {
     type Output = Vec<Claimed>;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<Vec<Claimed>, StoreError> {
+    fn turn(&self) -> Turn {
+        Turn::Sweep
+    }
+
+    async fn run(
+        self,
+        db: &mut Connection<'_>,
+        _context: &mut Context<'_>,
+    ) -> Result<Vec<Claimed>, StoreError> {
         let (sql, bound) = match self.which {
-            Lapsed::Expired => (EXPIRED, self.tenure.now.as_micros()),
-            Lapsed::All => (OF_EARLIER, sql_number(self.epoch)),
+            // Where several processes write nobody's opening says anything of another's leases.
+            Lapsed::All if !db.is_shared() => (OF_EARLIER, sql_number(self.epoch)),
+            Lapsed::Expired | Lapsed::All => (EXPIRED, self.tenure.now.as_micros()),
         };
-        let rows = sqlx::query(sql)
+        let rows = query(sql)
             .bind(bound)
             .bind(i64::from(self.limit))
             .fetch_all(&mut *db)
@@ -206,12 +233,12 @@ impl Operation for Reclaim {
 }
 
 impl Reclaim {
-    async fn take_over(&self, db: &mut Connection, row: &Row) -> Result<Claimed, StoreError> {
+    async fn take_over(&self, db: &mut Connection<'_>, row: &Row) -> Result<Claimed, StoreError> {
         const SQL: &str = "UPDATE evaluations SET worker = $4, lease_token = $5, lease_expires_at = $6, \
              lease_epoch = $7 WHERE tenant = $1 AND id = $2 AND lease_token = $3 \
              AND lease_expires_at IS NOT NULL";
         let lease = lease(row, small(row, "attempts")?, self.tenure.until())?;
-        let taken = sqlx::query(SQL)
+        let taken = query(SQL)
             .bind(lease.tenant.as_str())
             .bind(lease.evaluation.as_uuid())
             .bind(sql_number(lease.token - 1))
@@ -222,7 +249,7 @@ impl Reclaim {
             .execute(db)
             .await
             .map_err(failed("taking a lease over"))?;
-        if taken.rows_affected() != 1 {
+        if taken != 1 {
             return Err(corrupt("a lapsed lease was not there"));
         }
         let evaluation = evaluation(row)?;
@@ -242,15 +269,22 @@ impl Operation for Renew {
     type Output = Vec<Renewed>;
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection, _context: &mut Context<'_>) -> Result<Vec<Renewed>, StoreError> {
+    async fn run(
+        self,
+        db: &mut Connection<'_>,
+        _context: &mut Context<'_>,
+    ) -> Result<Vec<Renewed>, StoreError> {
         // One that lapsed and that nobody took over is still this worker's to keep.
         const SQL: &str = "UPDATE evaluations SET lease_expires_at = $5 \
              WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
              AND lease_expires_at IS NOT NULL RETURNING cancel_requested_at, cancel_grace_ms";
         let expires_at = self.now.after(self.ttl).as_micros();
-        let mut renewed = Vec::with_capacity(self.leases.len());
-        for lease in &self.leases {
-            let row = sqlx::query(SQL)
+        let mut renewed = vec![Renewed::Lost; self.leases.len()];
+        // In one order whoever renews, so that two cannot wait for each other's rows in a circle.
+        let mut in_order: Vec<(usize, &Lease)> = self.leases.iter().enumerate().collect();
+        in_order.sort_by_key(|(_, lease)| lease.evaluation);
+        for (i, lease) in in_order {
+            let row = query(SQL)
                 .bind(lease.tenant.as_str())
                 .bind(lease.evaluation.as_uuid())
                 .bind(sql_number(lease.token))
@@ -259,10 +293,9 @@ impl Operation for Renew {
                 .fetch_optional(&mut *db)
                 .await
                 .map_err(failed("renewing a lease"))?;
-            renewed.push(match row {
-                Some(row) => Renewed::Held { cancel: cancel(&row)? },
-                None => Renewed::Lost,
-            });
+            if let Some(row) = row {
+                renewed[i] = Renewed::Held { cancel: cancel(&row)? };
+            }
         }
         Ok(renewed)
     }
@@ -279,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn a_claim_walks_the_queue_in_its_order_and_sorts_nothing_of_it() {
         let mut db = memory().await;
-        let plan = plan(&mut db, QUEUED).await;
+        let plan = plan(&mut db, QUEUED.sqlite).await;
         assert!(
             plan.contains("SCAN evaluations USING COVERING INDEX evaluations_ready")
                 || plan.contains("SCAN evaluations USING INDEX evaluations_ready"),
@@ -293,7 +326,7 @@ mod tests {
     async fn nothing_looks_through_a_whole_table() {
         let mut db = memory().await;
         for sql in [QUEUED, MOVE_DUE, EXPIRED, OF_EARLIER] {
-            let plan = plan(&mut db, sql).await;
+            let plan = plan(&mut db, sql.sqlite).await;
             for line in plan.lines().filter(|line| line.starts_with("SCAN") && *line != "SCAN c") {
                 assert!(line.contains("INDEX"), "{line} in\n{plan}");
             }

@@ -4,7 +4,7 @@ use hood_core::Timestamp;
 use hood_core::outcome::Stream;
 
 use super::blobs;
-use crate::db::{Connection, Row};
+use crate::db::{Connection, Row, query};
 use crate::error::{CommitError, StoreError};
 use crate::model::{Chunk, Lease};
 use crate::rows::{corrupt, get, number, sql_number};
@@ -40,7 +40,7 @@ impl Stored {
 /// Appends what is new of the chunks: bytes that are stored already are left as they are, and a gap
 /// is refused. What would go beyond `storage_bytes` is dropped, and the attempt says so.
 pub(super) async fn append(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     context: &mut Context<'_>,
     (lease, storage_bytes): (&Lease, u64),
     chunks: &[Chunk],
@@ -63,7 +63,7 @@ pub(super) async fn append(
         context.grow(fresh.len());
         *stored.of(stream) += fresh.len() as u64;
     }
-    sqlx::query(SQL)
+    query(SQL)
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))
@@ -95,10 +95,10 @@ fn fresh(chunks: &[Chunk], stream: Stream, start: u64, cut: bool) -> Result<Vec<
     Ok(fresh)
 }
 
-async fn measure(db: &mut Connection, lease: &Lease) -> Result<Stored, StoreError> {
+async fn measure(db: &mut Connection<'_>, lease: &Lease) -> Result<Stored, StoreError> {
     const SQL: &str = "SELECT stdout_bytes, stderr_bytes, output_cut FROM attempts \
          WHERE tenant = $1 AND evaluation = $2 AND number = $3";
-    let row = sqlx::query(SQL)
+    let row = query(SQL)
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))
@@ -114,7 +114,7 @@ async fn measure(db: &mut Connection, lease: &Lease) -> Result<Stored, StoreErro
 }
 
 async fn insert(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     (lease, stream): (&Lease, Stream),
     start: u64,
     bytes: &[u8],
@@ -123,7 +123,7 @@ async fn insert(
          VALUES ($1, $2, $3, $4, $5, $6)";
     let mut at = start;
     for piece in bytes.chunks(PIECE_BYTES_MAX) {
-        sqlx::query(SQL)
+        query(SQL)
             .bind(lease.tenant.as_str())
             .bind(lease.evaluation.as_uuid())
             .bind(i64::from(lease.attempt))
@@ -140,7 +140,7 @@ async fn insert(
 
 /// Puts an attempt's output where it stays, once no more will come: what is small into one row, and what
 /// is large into a blob, by and by.
-pub(super) async fn settle(db: &mut Connection, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn settle(db: &mut Connection<'_>, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
     let mut stored = measure(db, lease).await?;
     for stream in Stream::ALL {
         match *stored.of(stream) {
@@ -153,7 +153,7 @@ pub(super) async fn settle(db: &mut Connection, lease: &Lease, now: Timestamp) -
 }
 
 /// Makes one row of many small chunks.
-async fn compact(db: &mut Connection, of: (&Lease, Stream)) -> Result<(), StoreError> {
+async fn compact(db: &mut Connection<'_>, of: (&Lease, Stream)) -> Result<(), StoreError> {
     if chunks(db, of).await? > 1 {
         let bytes = take(db, of).await?;
         insert(db, of, 0, &bytes).await?;
@@ -161,10 +161,10 @@ async fn compact(db: &mut Connection, of: (&Lease, Stream)) -> Result<(), StoreE
     Ok(())
 }
 
-async fn chunks(db: &mut Connection, (lease, stream): (&Lease, Stream)) -> Result<u64, StoreError> {
+async fn chunks(db: &mut Connection<'_>, (lease, stream): (&Lease, Stream)) -> Result<u64, StoreError> {
     const SQL: &str = "SELECT COUNT(*) AS chunks FROM output \
          WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 AND stream = $4";
-    let row = sqlx::query(SQL)
+    let row = query(SQL)
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))
@@ -176,10 +176,10 @@ async fn chunks(db: &mut Connection, (lease, stream): (&Lease, Stream)) -> Resul
 }
 
 /// Takes chunks out, and gives their bytes.
-async fn take(db: &mut Connection, (lease, stream): (&Lease, Stream)) -> Result<Vec<u8>, StoreError> {
+async fn take(db: &mut Connection<'_>, (lease, stream): (&Lease, Stream)) -> Result<Vec<u8>, StoreError> {
     const SQL: &str = "DELETE FROM output WHERE tenant = $1 AND evaluation = $2 AND attempt = $3 \
          AND stream = $4 RETURNING start_at, bytes";
-    let mut rows: Vec<Row> = sqlx::query(SQL)
+    let mut rows: Vec<Row> = query(SQL)
         .bind(lease.tenant.as_str())
         .bind(lease.evaluation.as_uuid())
         .bind(i64::from(lease.attempt))

@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 use super::write_event;
 use crate::config::StoreConfig;
-use crate::db::Connection;
+use crate::db::{Connection, query};
 use crate::error::{StoreError, SubmitError};
 use crate::model::{Accepted, Idempotency, NewEvaluation, NewSubmission};
 use crate::rows::{corrupt, get, sql_number};
 use crate::wake::Signal;
-use crate::writer::{Context, Operation, failed};
+use crate::writer::{Context, Operation, Turn, failed};
 
 /// What rows and index entries of one evaluation take beside its documents, about: measured at 1.2 KiB
 /// with its whole life, and rounded up.
@@ -29,19 +29,27 @@ impl Operation for Submit {
     type Output = Accepted;
     type Error = SubmitError;
 
+    fn turn(&self) -> Turn {
+        let key = self.submission.idempotency.as_ref().map(|idempotency| idempotency.key.clone());
+        Turn::Accept { key, evaluations: self.submission.evaluations.len() as u64 }
+    }
+
     fn weight(&self) -> usize {
         self.submission.evaluations.iter().map(bytes).sum()
     }
 
-    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<Accepted, SubmitError> {
+    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<Accepted, SubmitError> {
         let count = self.submission.evaluations.len();
         if count == 0 || (self.submission.batch.is_none() && count > 1) {
             return Err(SubmitError::Malformed);
         }
-        if let Some(idempotency) = &self.submission.idempotency
-            && let Some(existing) = existing(db, &self.tenant, idempotency).await?
-        {
-            return Ok(existing);
+        if let Some(idempotency) = &self.submission.idempotency {
+            // A key that somebody has may be given up before its evaluations are read.
+            while !remember(db, &self.tenant, idempotency, self.submission.batch).await? {
+                if let Some(existing) = existing(db, &self.tenant, idempotency).await? {
+                    return Ok(existing);
+                }
+            }
         }
         self.check_room(context)?;
         if let Some(batch) = self.submission.batch {
@@ -51,9 +59,6 @@ impl Operation for Submit {
             self.insert(db, evaluation, position).await?;
             context.grow(bytes(evaluation));
             context.moved((&self.tenant, evaluation.priority), None, State::Queued);
-        }
-        if let Some(idempotency) = &self.submission.idempotency {
-            remember(db, &self.tenant, idempotency, self.submission.batch).await?;
         }
         context.signal(Signal::Work);
         Ok(Accepted::New)
@@ -84,14 +89,14 @@ impl Submit {
 
     async fn insert(
         &self,
-        db: &mut Connection,
+        db: &mut Connection<'_>,
         new: &NewEvaluation,
         position: usize,
     ) -> Result<(), StoreError> {
         let key = self.submission.idempotency.as_ref().map(|idempotency| idempotency.key.as_str());
         let step = Evaluation::<Queued>::submit(self.now);
         let labels = serde_json::to_string(&new.labels).map_err(|error| corrupt(error.to_string()))?;
-        sqlx::query(
+        query(
             "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, batch, idempotency_key, \
              position, created_at, queued_at, ready, last_event, attempts, losses_infrastructure, \
              losses_own_death, losses_suspect, lease_token, lease_epoch) \
@@ -110,7 +115,7 @@ impl Submit {
         .execute(&mut *db)
         .await
         .map_err(failed("accepting an evaluation"))?;
-        sqlx::query("INSERT INTO requests (tenant, evaluation, document) VALUES ($1, $2, $3)")
+        query("INSERT INTO requests (tenant, evaluation, document) VALUES ($1, $2, $3)")
             .bind(self.tenant.as_str())
             .bind(new.id.as_uuid())
             .bind(&new.request)
@@ -118,16 +123,14 @@ impl Submit {
             .await
             .map_err(failed("keeping a request"))?;
         for (name, value) in &new.labels {
-            sqlx::query(
-                "INSERT INTO labels (tenant, label_key, label_value, evaluation) VALUES ($1, $2, $3, $4)",
-            )
-            .bind(self.tenant.as_str())
-            .bind(name)
-            .bind(value)
-            .bind(new.id.as_uuid())
-            .execute(&mut *db)
-            .await
-            .map_err(failed("keeping labels"))?;
+            query("INSERT INTO labels (tenant, label_key, label_value, evaluation) VALUES ($1, $2, $3, $4)")
+                .bind(self.tenant.as_str())
+                .bind(name)
+                .bind(value)
+                .bind(new.id.as_uuid())
+                .execute(&mut *db)
+                .await
+                .map_err(failed("keeping labels"))?;
         }
         write_event(db, (&self.tenant, new.id), step.transition.event()).await
     }
@@ -135,44 +138,45 @@ impl Submit {
 
 /// What this key stands for already.
 pub(crate) async fn existing(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     idempotency: &Idempotency,
 ) -> Result<Option<Accepted>, SubmitError> {
-    let known = sqlx::query(
-        "SELECT fingerprint, batch FROM idempotency_keys WHERE tenant = $1 AND idempotency_key = $2",
-    )
-    .bind(tenant.as_str())
-    .bind(&idempotency.key)
-    .fetch_optional(&mut *db)
-    .await
-    .map_err(failed("looking an idempotency key up"))?;
+    let known =
+        query("SELECT fingerprint, batch FROM idempotency_keys WHERE tenant = $1 AND idempotency_key = $2")
+            .bind(tenant.as_str())
+            .bind(&idempotency.key)
+            .fetch_optional(&mut *db)
+            .await
+            .map_err(failed("looking an idempotency key up"))?;
     let Some(known) = known else { return Ok(None) };
     if get::<Vec<u8>>(&known, "fingerprint")? != idempotency.fingerprint {
         return Err(SubmitError::IdempotencyConflict);
     }
-    let rows = sqlx::query(
-        "SELECT id FROM evaluations WHERE tenant = $1 AND idempotency_key = $2 ORDER BY position",
-    )
-    .bind(tenant.as_str())
-    .bind(&idempotency.key)
-    .fetch_all(db)
-    .await
-    .map_err(failed("looking an idempotency key up"))?;
+    let rows =
+        query("SELECT id FROM evaluations WHERE tenant = $1 AND idempotency_key = $2 ORDER BY position")
+            .bind(tenant.as_str())
+            .bind(&idempotency.key)
+            .fetch_all(db)
+            .await
+            .map_err(failed("looking an idempotency key up"))?;
     let ids = rows.iter().map(|row| get(row, "id").map(EvaluationId::from_uuid));
     let evaluations = ids.collect::<Result<Vec<_>, _>>()?;
     let batch = get::<Option<Uuid>>(&known, "batch")?.map(BatchId::from_uuid);
     Ok(Some(Accepted::Existing { batch, evaluations }))
 }
 
+/// Takes the key; false where somebody has it. The first of two who come at once gets it, and the
+/// other one waits here until the first is done.
 async fn remember(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     idempotency: &Idempotency,
     batch: Option<BatchId>,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO idempotency_keys (tenant, idempotency_key, fingerprint, batch) VALUES ($1, $2, $3, $4)",
+) -> Result<bool, StoreError> {
+    let taken = query(
+        "INSERT INTO idempotency_keys (tenant, idempotency_key, fingerprint, batch) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (tenant, idempotency_key) DO NOTHING",
     )
     .bind(tenant.as_str())
     .bind(&idempotency.key)
@@ -181,16 +185,16 @@ async fn remember(
     .execute(db)
     .await
     .map_err(failed("keeping an idempotency key"))?;
-    Ok(())
+    Ok(taken == 1)
 }
 
 async fn insert_batch(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     id: BatchId,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO batches (tenant, id, created_at) VALUES ($1, $2, $3)")
+    query("INSERT INTO batches (tenant, id, created_at) VALUES ($1, $2, $3)")
         .bind(tenant.as_str())
         .bind(id.as_uuid())
         .bind(now.as_micros())

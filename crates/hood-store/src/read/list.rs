@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use hood_core::lifecycle::State;
 use hood_core::{EvaluationId, Tenant, Timestamp};
-use sqlx::QueryBuilder;
 
-use crate::db::{Connection, Db};
+use crate::db::{Builder, Connection};
 use crate::error::StoreError;
 use crate::model::{Filter, Page, RecordSummary};
 use crate::rows::{summary, summary_columns};
@@ -22,7 +21,7 @@ const ID_EARLIER_MAX: Duration = Duration::from_secs(3600);
 /// The ids of the page come first, by whichever index gives them in order: a filter must not cost a
 /// walk over everything that was ever evaluated.
 pub(crate) async fn list(
-    db: &mut Connection,
+    db: &mut Connection<'_>,
     tenant: &Tenant,
     filter: &Filter,
     cursor: Option<EvaluationId>,
@@ -30,7 +29,7 @@ pub(crate) async fn list(
 ) -> Result<Page<RecordSummary>, StoreError> {
     // One more than the page tells whether there is a next one.
     let search = Search { tenant, filter, cursor, rows: i64::from(limit) + 1 };
-    let mut query = QueryBuilder::new("WITH page AS MATERIALIZED (");
+    let mut query = Builder::new("WITH page AS MATERIALIZED (");
     search.push(&mut query);
     query.push(concat!(
         ") SELECT ",
@@ -55,7 +54,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn push(&self, query: &mut QueryBuilder<Db>) {
+    fn push(&self, query: &mut Builder) {
         let Filter { states, batch, .. } = self.filter;
         if let Some((name, value)) = self.leading_label() {
             query.push("SELECT e.id FROM labels d CROSS JOIN evaluations e WHERE d.tenant = ");
@@ -70,7 +69,7 @@ impl Search<'_> {
                 query.push(if i == 0 { "SELECT id FROM (" } else { " UNION ALL SELECT id FROM (" });
                 query.push("SELECT e.id FROM evaluations e WHERE e.state = ").push_bind(state.as_str());
                 self.push_rest(query, "e.id");
-                query.push(format!(") AS of_{i}"));
+                query.push(&format!(") AS of_{i}"));
             }
             query.push(") AS of_all ORDER BY id DESC LIMIT ").push_bind(self.rows);
         } else {
@@ -85,7 +84,7 @@ impl Search<'_> {
     }
 
     /// What every way to search has in common; `id` is the column that its index is ordered by.
-    fn push_rest(&self, query: &mut QueryBuilder<Db>, id: &'static str) {
+    fn push_rest(&self, query: &mut Builder, id: &'static str) {
         let Filter { states, labels, since, batch } = self.filter;
         query.push(" AND e.tenant = ").push_bind(self.tenant.as_str());
         if let Some(cursor) = self.cursor {
@@ -112,14 +111,13 @@ impl Search<'_> {
 }
 
 /// Where a better index is used: the column as an expression, so that the one on states is not.
-fn push_states(query: &mut QueryBuilder<Db>, states: &[State]) {
+fn push_states(query: &mut Builder, states: &[State]) {
     if states.is_empty() {
         return;
     }
     query.push(" AND e.state || '' IN (");
-    let mut list = query.separated(", ");
-    for state in distinct(states) {
-        list.push_bind(state.as_str());
+    for (i, state) in distinct(states).enumerate() {
+        query.push(if i == 0 { "" } else { ", " }).push_bind(state.as_str());
     }
     query.push(")");
 }
@@ -168,9 +166,9 @@ mod tests {
             for cursor in [None, Some(id)] {
                 let tenant = Tenant::default();
                 let search = Search { tenant: &tenant, filter: &filter, cursor, rows: 10 };
-                let mut query = QueryBuilder::new("");
+                let mut query = Builder::new("");
                 search.push(&mut query);
-                let plan = plan(&mut db, query.into_sql()).await;
+                let plan = plan(&mut db, query.sql()).await;
                 let search = plan.lines().find(|line| line.starts_with("SEARCH")).unwrap_or_default();
                 let whole = index.replace("COVERING ", "");
                 assert!(search.contains(index) || search.contains(&whole), "{filter:?}:\n{plan}");

@@ -1,17 +1,19 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use hood_core::{State, Tenant};
 
 use crate::wake::Signal;
 
 /// How many evaluations came to a state that is not terminal, less those that left it.
-pub(crate) type Depths = HashMap<(Tenant, State, u8), i64>;
+pub(crate) type Depths = BTreeMap<(Tenant, State, u8), i64>;
 
 /// What one transaction has done beside its rows.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Bytes in use when it began, and what was added since.
     pub(super) used_bytes: u64,
+    /// What was added alone.
+    pub(super) added_bytes: u64,
     /// Evaluations queued when it began; `depths` has what changed since.
     pub(super) queued: u64,
     pub(super) depths: Depths,
@@ -42,6 +44,7 @@ impl<'r> Context<'r> {
     pub(super) fn keep(self) {
         let room = self.room;
         room.used_bytes = room.used_bytes.saturating_add(self.grown);
+        room.added_bytes = room.added_bytes.saturating_add(self.grown);
         room.signals.extend(self.signals);
         for (key, change) in self.depths {
             *room.depths.entry(key).or_default() += change;

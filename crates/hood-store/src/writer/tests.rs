@@ -6,9 +6,11 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 
 use super::*;
+use crate::db::query;
 use crate::error::FindError;
 use crate::rows::{corrupt, number};
 use crate::testing::memory;
+use crate::upkeep::{Files, Upkeep};
 use crate::wake::Signal;
 
 /// Counts one up, and then does as told.
@@ -26,10 +28,10 @@ impl Operation for Count {
     type Output = u64;
     type Error = FindError;
 
-    async fn run(self, db: &mut Connection, context: &mut Context<'_>) -> Result<u64, FindError> {
+    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<u64, FindError> {
         let count = "INSERT INTO counters (name, value) VALUES ('test', 1) \
              ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value";
-        let row = sqlx::query(count).fetch_one(&mut *db).await.map_err(failed("counting"))?;
+        let row = query(count).fetch_one(db).await.map_err(failed("counting"))?;
         context.signal(Signal::Work);
         match self.0 {
             Then::Succeed => Ok(number(&row, "value")?),
@@ -45,7 +47,7 @@ impl Operation for Count {
 async fn writer() -> (Writer, Wake) {
     let upkeep = Upkeep::new(Files::beside(Path::new("/nowhere"), Arc::default()), u64::MAX);
     let wake = Wake::open(None).expect("memory alone");
-    (Writer::spawn(memory().await, wake.clone(), upkeep).0, wake)
+    (Writer::spawn(vec![Link::to_file(memory().await, upkeep)], 0, &wake).0, wake)
 }
 
 #[tokio::test]

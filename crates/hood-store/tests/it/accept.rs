@@ -2,7 +2,9 @@
 
 use hood_core::{BatchId, EvaluationId, State, Tenant, Verdict};
 use hood_store::{Accepted, Delete, Idempotency, NewSubmission, SubmitError};
+use rstest::rstest;
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{TestStore, at, evaluation, new_id, serial, single, tenant};
 
 fn keyed(ids: &[EvaluationId], key: &str, fingerprint: u8) -> NewSubmission {
@@ -17,9 +19,10 @@ fn ids(n: usize) -> Vec<EvaluationId> {
     (0..n).map(|_| new_id(at(0))).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_accepted_is_there_as_it_was_given() {
-    let t = TestStore::new().await;
+async fn what_was_accepted_is_there_as_it_was_given(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let id = t
         .submit_with(at(5), |new| {
             new.labels.insert("k".to_owned(), "v".to_owned());
@@ -34,9 +37,12 @@ async fn what_was_accepted_is_there_as_it_was_given() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_key_and_body_give_the_same_evaluations_in_their_order() {
-    let t = TestStore::new().await;
+async fn the_same_key_and_body_give_the_same_evaluations_in_their_order(
+    #[values(Sqlite, Postgres)] on: Engine,
+) {
+    let t = TestStore::new(on).await;
     // Not in the order of their ids.
     let mut batch = ids(5);
     batch.reverse();
@@ -50,9 +56,12 @@ async fn the_same_key_and_body_give_the_same_evaluations_in_their_order() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_key_and_another_body_are_a_conflict_and_change_nothing() {
-    let t = TestStore::new().await;
+async fn the_same_key_and_another_body_are_a_conflict_and_change_nothing(
+    #[values(Sqlite, Postgres)] on: Engine,
+) {
+    let t = TestStore::new(on).await;
     t.submit(&tenant(), at(0), keyed(&ids(1), "k", 1)).await.expect("accepted");
     let other = t.submit(&tenant(), at(0), keyed(&ids(1), "k", 2)).await;
     assert!(matches!(other, Err(SubmitError::IdempotencyConflict)), "{other:?}");
@@ -63,9 +72,10 @@ async fn the_same_key_and_another_body_are_a_conflict_and_change_nothing() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_key_is_free_again_once_all_of_it_is_deleted() {
-    let t = TestStore::new().await;
+async fn a_key_is_free_again_once_all_of_it_is_deleted(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let batch = ids(2);
     t.submit(&tenant(), at(0), keyed(&batch, "k", 1)).await.expect("accepted");
     for (deleted, id) in batch.iter().enumerate() {
@@ -79,9 +89,10 @@ async fn a_key_is_free_again_once_all_of_it_is_deleted() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
-    let t = TestStore::with(|config| config.queue_max = 3).await;
+async fn a_batch_is_accepted_as_a_whole_or_not_at_all(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::with(on, |config| config.queue_max = 3).await;
     let taken = t.submit_one(at(0)).await;
     let mut clashing = ids(3);
     clashing[2] = taken;
@@ -96,9 +107,10 @@ async fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_queue_takes_what_it_may_hold_and_not_one_more() {
-    let t = TestStore::with(|config| config.queue_max = 2).await;
+async fn the_queue_takes_what_it_may_hold_and_not_one_more(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::with(on, |config| config.queue_max = 2).await;
     for _ in 0..2 {
         t.submit_one(at(0)).await;
     }
@@ -109,9 +121,10 @@ async fn the_queue_takes_what_it_may_hold_and_not_one_more() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_known_key_is_answered_though_the_queue_is_full() {
-    let t = TestStore::with(|config| config.queue_max = 1).await;
+async fn a_known_key_is_answered_though_the_queue_is_full(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::with(on, |config| config.queue_max = 1).await;
     let one = ids(1);
     t.submit(&tenant(), at(0), keyed(&one, "k", 1)).await.expect("accepted");
     let again = t.submit(&tenant(), at(0), keyed(&ids(1), "k", 1)).await.expect("known");
@@ -119,9 +132,10 @@ async fn a_known_key_is_answered_though_the_queue_is_full() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_submission_is_one_or_a_batch() {
-    let t = TestStore::new().await;
+async fn a_submission_is_one_or_a_batch(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let none = NewSubmission { batch: None, evaluations: Vec::new(), idempotency: None };
     assert!(matches!(t.submit(&tenant(), at(0), none).await, Err(SubmitError::Malformed)));
     let two = ids(2).into_iter().map(|id| evaluation(id, 0)).collect();
@@ -130,9 +144,10 @@ async fn a_submission_is_one_or_a_batch() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_batch_counts_its_own_by_state() {
-    let t = TestStore::new().await;
+async fn a_batch_counts_its_own_by_state(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let mut submission = keyed(&ids(3), "k", 1);
     submission.evaluations[0].priority = 1;
     let batch = submission.batch.expect("a batch");
@@ -147,9 +162,10 @@ async fn a_batch_counts_its_own_by_state() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_accepted_outlives_a_restart() {
-    let t = TestStore::new().await;
+async fn what_was_accepted_outlives_a_restart(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let ended = t.ended(at(0), Verdict::Failed).await;
     let queued = t.submit_one(at(0)).await;
     let t = t.reopen().await;

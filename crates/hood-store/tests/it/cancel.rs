@@ -4,7 +4,9 @@ use hood_core::lifecycle::State;
 use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, Timestamp, Verdict};
 use hood_store::{Cancel, CancelIntent, CancelWish, Commit, Delete, FindError, Renewed, Span};
+use rstest::rstest;
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{TTL, TestStore, at, chunk, finished, lost, new_id, tenant};
 
 const QUEUED: &str = r#"{"cancelled":"in the queue"}"#;
@@ -17,9 +19,10 @@ async fn cancel(t: &TestStore, id: EvaluationId, grace_ms: Option<u64>) -> Cance
     t.request_cancel(&tenant(), id, wish(at(7), grace_ms)).await.expect("is there")
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_queued_one_ends_at_once() {
-    let t = TestStore::new().await;
+async fn a_queued_one_ends_at_once(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let id = t.submit_one(at(0)).await;
     assert_eq!(cancel(&t, id, Some(0)).await, Cancel::EndedNow);
     let record = t.get(&tenant(), id).await.expect("is there");
@@ -32,9 +35,10 @@ async fn a_queued_one_ends_at_once() {
 }
 
 /// It will be ended by whoever takes it: there is nothing to wait for.
+#[rstest]
 #[tokio::test]
-async fn one_that_is_lost_while_a_cancel_is_pending_is_due_at_once() {
-    let t = TestStore::new().await;
+async fn one_that_is_lost_while_a_cancel_is_pending_is_due_at_once(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     assert_eq!(cancel(&t, claimed.lease.evaluation, None).await, Cancel::Requested);
     t.commit(&claimed.lease, lost(&claimed, at(1))).await.expect("is lost");
@@ -43,9 +47,10 @@ async fn one_that_is_lost_while_a_cancel_is_pending_is_due_at_once() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_claim_and_a_cancel_of_one_moment_agree() {
-    let t = TestStore::new().await;
+async fn a_claim_and_a_cancel_of_one_moment_agree(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (tenant, tenure) = (tenant(), crate::support::tenure(at(1)));
     for _ in 0..20 {
         let id = t.submit_one(at(0)).await;
@@ -62,9 +67,10 @@ async fn a_claim_and_a_cancel_of_one_moment_agree() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn one_that_waits_for_its_next_attempt_ends_at_once() {
-    let t = TestStore::new().await;
+async fn one_that_waits_for_its_next_attempt_ends_at_once(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     t.commit(&claimed.lease, lost(&claimed, at(1))).await.expect("is lost");
     assert_eq!(cancel(&t, claimed.lease.evaluation, None).await, Cancel::EndedNow);
@@ -72,9 +78,10 @@ async fn one_that_waits_for_its_next_attempt_ends_at_once() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_holder_is_told_and_a_shorter_grace_counts() {
-    let t = TestStore::new().await;
+async fn the_holder_is_told_and_a_shorter_grace_counts(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     for state in [State::Provisioning, State::Running] {
         let claimed = match state {
             State::Running => t.running(at(0)).await.0,
@@ -105,9 +112,10 @@ async fn the_holder_is_told_and_a_shorter_grace_counts() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_cancel_after_the_end_changes_nothing() {
-    let t = TestStore::new().await;
+async fn a_cancel_after_the_end_changes_nothing(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let id = t.ended(at(0), Verdict::Succeeded).await;
     let before = t.get(&tenant(), id).await.expect("is there");
     assert_eq!(cancel(&t, id, Some(0)).await, Cancel::AlreadyTerminal);
@@ -117,9 +125,10 @@ async fn a_cancel_after_the_end_changes_nothing() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn only_what_has_ended_is_deleted_and_then_all_of_it() {
-    let t = TestStore::new().await;
+async fn only_what_has_ended_is_deleted_and_then_all_of_it(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let queued = t.submit_with(at(0), |new| new.priority = 0).await;
     assert_eq!(t.delete(&tenant(), queued).await.expect("is there"), Delete::NotTerminal);
     let claimed = t.claim_one(at(0)).await;
@@ -138,9 +147,10 @@ async fn only_what_has_ended_is_deleted_and_then_all_of_it() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_queued_for_too_long_is_given_up_on() {
-    let t = TestStore::new().await;
+async fn what_was_queued_for_too_long_is_given_up_on(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let old = [t.submit_one(at(0)).await, t.submit_one(at(10)).await, t.submit_one(at(20)).await];
     let given_up = t.expire_queued(at(10), at(50), 1, QUEUED).await.expect("gives up");
     assert_eq!(given_up, 1, "no more than asked for");

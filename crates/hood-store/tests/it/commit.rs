@@ -4,12 +4,15 @@ use hood_core::lifecycle::{AfterLoss, State};
 use hood_core::outcome::Stream;
 use hood_core::{Loss, RetryPolicy, Verdict};
 use hood_store::{Commit, CommitError};
+use rstest::rstest;
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{RESULT, TestStore, at, chunk, finished, lost, new_id, provisioning, started, tenant};
 
+#[rstest]
 #[tokio::test]
-async fn a_life_from_beginning_to_end() {
-    let t = TestStore::new().await;
+async fn a_life_from_beginning_to_end(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let id = claimed.lease.evaluation;
     let step = provisioning(&claimed).start(at(1));
@@ -30,9 +33,10 @@ async fn a_life_from_beginning_to_end() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn every_verdict_leads_to_its_state() {
-    let t = TestStore::new().await;
+async fn every_verdict_leads_to_its_state(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     for verdict in Verdict::ALL {
         let id = t.ended(at(0), verdict).await;
         let record = t.get(&tenant(), id).await.expect("is there");
@@ -41,9 +45,10 @@ async fn every_verdict_leads_to_its_state() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn provisioning_may_end_and_running_may_be_lost() {
-    let t = TestStore::new().await;
+async fn provisioning_may_end_and_running_may_be_lost(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let end = provisioning(&claimed).end(at(1), Verdict::Cancelled).transition;
     let commit = Commit { transitions: vec![end], result: Some(RESULT.to_owned()), ..Commit::default() };
@@ -64,9 +69,10 @@ async fn provisioning_may_end_and_running_may_be_lost() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_last_loss_is_final() {
-    let t = TestStore::new().await;
+async fn the_last_loss_is_final(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let policy = RetryPolicy { infrastructure_attempts: 1, ..RetryPolicy::DEFAULT };
     let after = provisioning(&claimed).lose(at(1), Loss::Infrastructure, &policy, 0.0);
@@ -80,9 +86,10 @@ async fn the_last_loss_is_final() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn several_transitions_are_one() {
-    let t = TestStore::new().await;
+async fn several_transitions_are_one(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let start = provisioning(&claimed).start(at(1));
     let end = start.evaluation.end(at(2), Verdict::Succeeded);
@@ -99,9 +106,10 @@ async fn several_transitions_are_one() {
 }
 
 /// As after an answer that was not heard: what was written is passed over, what is new is not.
+#[rstest]
 #[tokio::test]
-async fn what_was_written_and_what_is_new_may_come_together() {
-    let t = TestStore::new().await;
+async fn what_was_written_and_what_is_new_may_come_together(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let start = provisioning(&claimed).start(at(1));
     t.commit(&claimed.lease, started(&start)).await.expect("starts");
@@ -120,9 +128,10 @@ async fn what_was_written_and_what_is_new_may_come_together() {
 }
 
 /// Each of these fails in its last part: what came before it must not stay.
+#[rstest]
 #[tokio::test]
-async fn of_a_commit_that_fails_nothing_stays() {
-    let t = TestStore::new().await;
+async fn of_a_commit_that_fails_nothing_stays(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let id = claimed.lease.evaluation;
     let start = provisioning(&claimed).start(at(1));
@@ -163,9 +172,10 @@ async fn of_a_commit_that_fails_nothing_stays() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_step_that_the_row_cannot_take_is_refused() {
-    let t = TestStore::new().await;
+async fn a_step_that_the_row_cannot_take_is_refused(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let start = provisioning(&claimed).start(at(1));
     let lost = provisioning(&claimed).lose(at(1), Loss::OwnDeath, &RetryPolicy::DEFAULT, 0.0);
@@ -182,9 +192,10 @@ async fn a_step_that_the_row_cannot_take_is_refused() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_commit_twice_is_as_good_as_once() {
-    let t = TestStore::new().await;
+async fn the_same_commit_twice_is_as_good_as_once(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let id = claimed.lease.evaluation;
     let start = provisioning(&claimed).start(at(1));
@@ -205,9 +216,10 @@ async fn the_same_commit_twice_is_as_good_as_once() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn another_end_than_the_one_written_is_no_repetition() {
-    let t = TestStore::new().await;
+async fn another_end_than_the_one_written_is_no_repetition(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (claimed, running) = t.running(at(0)).await;
     t.commit(&claimed.lease, finished(running, at(1), Verdict::Failed)).await.expect("ends");
     // The same state and number, but not the same words.
@@ -220,9 +232,10 @@ async fn another_end_than_the_one_written_is_no_repetition() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_requeue_repeated_stands_until_somebody_else_holds_it() {
-    let t = TestStore::new().await;
+async fn a_requeue_repeated_stands_until_somebody_else_holds_it(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let commit = lost(&claimed, at(1));
     for _ in 0..2 {
@@ -233,9 +246,10 @@ async fn a_requeue_repeated_stands_until_somebody_else_holds_it() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn events_are_numbered_and_read_from_anywhere() {
-    let t = TestStore::new().await;
+async fn events_are_numbered_and_read_from_anywhere(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let id = t.ended(at(0), Verdict::Succeeded).await;
     let numbers = async |after, limit| {
         let events = t.events(&tenant(), id, after, limit).await.expect("events");

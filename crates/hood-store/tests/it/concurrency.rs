@@ -1,5 +1,6 @@
 //! Black box. Many at once: nobody shares, nobody is forgotten, one failure is one caller's.
 
+use rstest::rstest;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -7,13 +8,15 @@ use hood_core::Verdict;
 use hood_store::{Lapsed, SubmitError};
 use tokio::task::JoinSet;
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{TTL, TestStore, at, evaluation, new_id, single, tenant, tenure};
 
 const MANY: usize = 300;
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn claimers_never_share() {
-    let t = Arc::new(TestStore::new().await);
+async fn claimers_never_share(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = Arc::new(TestStore::new(on).await);
     for _ in 0..MANY {
         t.submit_one(at(0)).await;
     }
@@ -39,9 +42,10 @@ async fn claimers_never_share() {
     Arc::into_inner(t).expect("nobody else holds it").check().await;
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lapsed_lease_goes_to_one_successor() {
-    let t = Arc::new(TestStore::new().await);
+async fn a_lapsed_lease_goes_to_one_successor(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = Arc::new(TestStore::new(on).await);
     for _ in 0..50 {
         t.leased(at(0)).await;
     }
@@ -59,9 +63,10 @@ async fn a_lapsed_lease_goes_to_one_successor() {
     Arc::into_inner(t).expect("nobody else holds it").check().await;
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_flood_each_failure_is_its_own_callers() {
-    let t = Arc::new(TestStore::with(|config| config.queue_max = 150).await);
+async fn in_a_flood_each_failure_is_its_own_callers(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = Arc::new(TestStore::with(on, |config| config.queue_max = 150).await);
     let taken = t.submit_one(at(0)).await;
     let mut flood = JoinSet::new();
     for i in 0..MANY {
@@ -90,9 +95,10 @@ async fn in_a_flood_each_failure_is_its_own_callers() {
 }
 
 /// Row and attempts are read by two statements; an attempt that begins between them must not show.
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_and_its_attempts_are_of_one_moment() {
-    let t = TestStore::new().await;
+async fn a_record_and_its_attempts_are_of_one_moment(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     for _ in 0..100 {
         let id = t.submit_one(at(0)).await;
         let reader = t.store.clone();

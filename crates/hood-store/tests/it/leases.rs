@@ -1,19 +1,22 @@
 //! Black box. Who gets what, in which order, and who may still write about it.
 
+use rstest::rstest;
 use std::time::Duration;
 
 use hood_core::lifecycle::AnyEvaluation;
 use hood_core::{EventKind, State, Verdict};
 use hood_store::{Commit, CommitError, Lapsed, Renewed};
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{
     TTL, TestStore, at, chunk, finished, lost, new_id, provisioning, started, tenant, tenure,
 };
 use hood_core::outcome::Stream;
 
+#[rstest]
 #[tokio::test]
-async fn the_highest_priority_is_claimed_first_and_the_oldest_of_it() {
-    let t = TestStore::new().await;
+async fn the_highest_priority_is_claimed_first_and_the_oldest_of_it(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let mut expected = Vec::new();
     for (millis, priority) in [(3, 1), (1, 1), (2, 9), (4, 0), (5, 9)] {
         let id = new_id(at(millis));
@@ -29,9 +32,10 @@ async fn the_highest_priority_is_claimed_first_and_the_oldest_of_it() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_claim_gives_all_that_it_takes_to_run_it() {
-    let t = TestStore::new().await;
+async fn a_claim_gives_all_that_it_takes_to_run_it(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(3)).await;
     let lease = &claimed.lease;
     assert_eq!((lease.token, lease.attempt, lease.expires_at), (1, 1, at(3).after(TTL)));
@@ -42,9 +46,10 @@ async fn a_claim_gives_all_that_it_takes_to_run_it() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_lost_one_waits_until_it_is_due() {
-    let t = TestStore::new().await;
+async fn a_lost_one_waits_until_it_is_due(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let commit = lost(&claimed, at(1));
     let EventKind::RetryScheduled { not_before, .. } = commit.transitions[0].event().kind else {
@@ -63,9 +68,10 @@ async fn a_lost_one_waits_until_it_is_due() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_stale_lease_writes_nothing() {
-    let t = TestStore::new().await;
+async fn a_stale_lease_writes_nothing(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let old = t.leased(at(0)).await;
     let mut taken = t.reclaim(at(0).after(TTL), Lapsed::Expired).await;
     let new = taken.pop().expect("lapsed");
@@ -87,9 +93,10 @@ async fn a_stale_lease_writes_nothing() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn late_output_is_refused_after_a_requeue_and_after_the_end() {
-    let t = TestStore::new().await;
+async fn late_output_is_refused_after_a_requeue_and_after_the_end(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let late = || Commit { output: vec![chunk(Stream::Stdout, 0, b"late")], ..Commit::default() };
     let claimed = t.leased(at(0)).await;
     t.commit(&claimed.lease, lost(&claimed, at(1))).await.expect("is lost");
@@ -105,9 +112,10 @@ async fn late_output_is_refused_after_a_requeue_and_after_the_end() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_lease_that_lapsed_is_its_holders_until_it_is_taken_over() {
-    let t = TestStore::new().await;
+async fn a_lease_that_lapsed_is_its_holders_until_it_is_taken_over(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (claimed, running) = t.running(at(0)).await;
     let lapsed = at(1).after(TTL);
     let leases = [claimed.lease.clone()];
@@ -124,9 +132,10 @@ async fn a_lease_that_lapsed_is_its_holders_until_it_is_taken_over() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn renewals_answer_in_their_order() {
-    let t = TestStore::new().await;
+async fn renewals_answer_in_their_order(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (a, b) = (t.leased(at(0)).await, t.leased(at(1)).await);
     t.reclaim(at(0).after(TTL), Lapsed::Expired).await;
     let renewed = t.renew(&[b.lease, a.lease], at(2), Duration::from_secs(60)).await.expect("renews");
@@ -134,9 +143,10 @@ async fn renewals_answer_in_their_order() {
     t.check().await;
 }
 
+/// Where one process has the database: of PostgreSQL see `shared`.
 #[tokio::test]
 async fn a_restart_takes_over_what_its_predecessor_held_and_nothing_twice() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Sqlite).await;
     t.leased(at(0)).await;
     t.running(at(0)).await;
     assert!(t.reclaim(at(1), Lapsed::All).await.is_empty(), "held by this opening itself");

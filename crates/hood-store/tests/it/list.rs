@@ -4,7 +4,9 @@ use hood_core::lifecycle::State;
 use hood_core::{BatchId, EvaluationId, Verdict};
 use hood_store::{Filter, NewSubmission, RecordSummary};
 use proptest::prelude::*;
+use rstest::rstest;
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{TestStore, at, evaluation, new_id, serial, tenant};
 
 async fn pages(t: &TestStore, filter: &Filter, limit: u32) -> Vec<RecordSummary> {
@@ -25,9 +27,10 @@ fn ids(page: &[RecordSummary]) -> Vec<EvaluationId> {
     page.iter().map(|summary| summary.id).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn pages_do_not_move_when_something_is_added() {
-    let t = TestStore::new().await;
+async fn pages_do_not_move_when_something_is_added(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let mut expected = Vec::new();
     for millis in 0..7 {
         expected.insert(0, t.submit_one(at(millis)).await);
@@ -43,9 +46,10 @@ async fn pages_do_not_move_when_something_is_added() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_full_last_page_says_that_it_is_the_last() {
-    let t = TestStore::new().await;
+async fn a_full_last_page_says_that_it_is_the_last(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     for millis in 0..4 {
         t.submit_one(at(millis)).await;
     }
@@ -107,16 +111,17 @@ async fn fill(t: &TestStore, samples: &[Sample], batch: BatchId) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_listed_is_what_passes_every_filter(
+        on in prop_oneof![Just(Sqlite), Just(Postgres)],
         samples in prop::collection::vec(sample(), 0..12),
         asked in prop::collection::vec(asked(), 12),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let t = TestStore::new().await;
+            let t = TestStore::new(on).await;
             let batch = BatchId::new(at(0), serial());
             fill(&t, &samples, batch).await;
             let all = pages(&t, &Filter::default(), 100).await;

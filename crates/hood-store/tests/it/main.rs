@@ -1,5 +1,6 @@
-//! Black box: through the public interface only, so that a second database can be held to the same
-//! suite. What looks into SQLite's file is in `sqlite` and says so.
+//! Black box: through the public interface only, SQLite and PostgreSQL held to the same suite. What
+//! looks into SQLite's file is in `sqlite` and says so; what several processes on one PostgreSQL do to
+//! each other is in `shared`, and what becomes of them without it in `outages`.
 
 mod accept;
 mod blobs;
@@ -11,8 +12,10 @@ mod crash;
 mod leases;
 mod list;
 mod moving;
+mod outages;
 mod output;
 mod replay;
+mod shared;
 mod small;
 mod sqlite;
 mod storage;

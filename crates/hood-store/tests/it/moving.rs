@@ -1,6 +1,7 @@
 //! Black box. Large output leaves the rows once its attempt has ended, reads the same before, meanwhile
 //! and after, and leaves no blob behind that nobody refers to.
 
+use rstest::rstest;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, Verdict};
 use hood_store::{Commit, FindError, ORPHAN_AGE, Span, StoreError};
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::s3::S3;
 use crate::support::{TestStore, at, chunk, finished, lost, tenant};
 
@@ -71,20 +73,23 @@ async fn moves(t: TestStore) {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn large_output_goes_into_files() {
-    moves(TestStore::new().await).await;
+async fn large_output_goes_into_files(#[values(Sqlite, Postgres)] on: Engine) {
+    moves(TestStore::new(on).await).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn large_output_goes_into_a_bucket() {
+async fn large_output_goes_into_a_bucket(#[values(Sqlite, Postgres)] on: Engine) {
     let Some(s3) = S3::start() else { return };
-    moves(TestStore::with(|config| config.blobs = s3.config("outputs/of/one")).await).await;
+    moves(TestStore::with(on, |config| config.blobs = s3.config("outputs/of/one")).await).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_earlier_attempts_output_moves_too_and_stays_readable() {
-    let t = TestStore::new().await;
+async fn an_earlier_attempts_output_moves_too_and_stays_readable(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let id = claimed.lease.evaluation;
     let first = pattern(IN_ROWS_MAX + 1);
@@ -100,9 +105,10 @@ async fn an_earlier_attempts_output_moves_too_and_stays_readable() {
 }
 
 /// Whoever reads while the bytes change their place gets them all the same.
+#[rstest]
 #[tokio::test]
-async fn a_reader_does_not_see_the_move() {
-    let t = TestStore::new().await;
+async fn a_reader_does_not_see_the_move(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let whole = pattern(500 * KIB);
     for _ in 0..5 {
         let id = ended_with(&t, &whole, b"").await;
@@ -121,9 +127,10 @@ async fn a_reader_does_not_see_the_move() {
 }
 
 /// Two that do the same, and a deletion in between: whoever is first, nothing stays behind.
+#[rstest]
 #[tokio::test]
-async fn moving_twice_and_deleting_meanwhile_leave_nothing() {
-    let t = TestStore::new().await;
+async fn moving_twice_and_deleting_meanwhile_leave_nothing(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let whole = pattern(200 * KIB);
     let tenant = tenant();
     for round in 0..20 {
@@ -145,10 +152,11 @@ async fn moving_twice_and_deleting_meanwhile_leave_nothing() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn while_the_bucket_is_away_output_stays_where_it_is() {
+async fn while_the_bucket_is_away_output_stays_where_it_is(#[values(Sqlite, Postgres)] on: Engine) {
     let Some(s3) = S3::start() else { return };
-    let t = TestStore::with(|config| config.blobs = s3.config("")).await;
+    let t = TestStore::with(on, |config| config.blobs = s3.config("")).await;
     let whole = pattern(100 * KIB);
     s3.kill9().expect("dies");
     let id = ended_with(&t, &whole, b"").await;
@@ -165,9 +173,10 @@ async fn while_the_bucket_is_away_output_stays_where_it_is() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_object_that_nothing_refers_to_goes_when_it_is_old() {
-    let t = TestStore::new().await;
+async fn an_object_that_nothing_refers_to_goes_when_it_is_old(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let whole = pattern(100 * KIB);
     let id = ended_with(&t, &whole, b"").await;
     t.move_outputs(at(2)).await.expect("moves");
@@ -182,9 +191,11 @@ async fn an_object_that_nothing_refers_to_goes_when_it_is_old() {
     t.check().await;
 }
 
+/// On SQLite, which counts the pages that are free again as soon as they are.
 #[tokio::test]
 async fn blobs_of_this_machine_count_as_storage() {
-    let t = TestStore::new().await;
+    let on = Sqlite;
+    let t = TestStore::new(on).await;
     let used = async |t: &TestStore| t.storage().await.expect("measures").used_bytes;
     let whole = pattern(1024 * KIB);
     for _ in 0..8 {
@@ -199,9 +210,10 @@ async fn blobs_of_this_machine_count_as_storage() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_turn_is_one_holders_until_it_ends() {
-    let t = TestStore::new().await;
+async fn a_turn_is_one_holders_until_it_ends(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let turn = async |holder, now| t.take_turn("keeping", holder, now, Duration::from_secs(10)).await;
     assert!(turn("a", at(0)).await.expect("answers"));
     assert!(!turn("b", at(9_999)).await.expect("answers"));

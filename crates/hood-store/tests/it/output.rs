@@ -4,7 +4,9 @@ use hood_core::outcome::Stream;
 use hood_core::{Evaluation, Verdict, lifecycle::Running};
 use hood_store::{Claimed, Commit, CommitError, FindError, Span};
 use proptest::prelude::*;
+use rstest::rstest;
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{TestStore, at, chunk, finished, lost, provisioning, started, tenant};
 
 fn output(stream: Stream, offset: u64, bytes: &[u8]) -> Commit {
@@ -16,9 +18,12 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8)) as u8).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_repetition_changes_nothing_an_overlap_adds_and_a_gap_is_refused() {
-    let t = TestStore::new().await;
+async fn a_repetition_changes_nothing_an_overlap_adds_and_a_gap_is_refused(
+    #[values(Sqlite, Postgres)] on: Engine,
+) {
+    let t = TestStore::new(on).await;
     let (claimed, _) = t.running(at(0)).await;
     let id = claimed.lease.evaluation;
     for (offset, bytes, whole) in [
@@ -38,9 +43,12 @@ async fn a_repetition_changes_nothing_an_overlap_adds_and_a_gap_is_refused() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_earlier_attempt_stays_readable_and_the_next_begins_at_nothing() {
-    let t = TestStore::new().await;
+async fn an_earlier_attempt_stays_readable_and_the_next_begins_at_nothing(
+    #[values(Sqlite, Postgres)] on: Engine,
+) {
+    let t = TestStore::new(on).await;
     let claimed = t.leased(at(0)).await;
     let id = claimed.lease.evaluation;
     t.commit(&claimed.lease, output(Stream::Stdout, 0, b"first")).await.expect("stored");
@@ -57,9 +65,10 @@ async fn an_earlier_attempt_stays_readable_and_the_next_begins_at_nothing() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn reading_past_the_end_gives_nothing() {
-    let t = TestStore::new().await;
+async fn reading_past_the_end_gives_nothing(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (claimed, _) = t.running(at(0)).await;
     t.commit(&claimed.lease, output(Stream::Stderr, 0, b"abc")).await.expect("stored");
     for offset in [3, 4, u64::MAX] {
@@ -82,9 +91,10 @@ async fn check_ranges(t: &TestStore, claimed: &Claimed, whole: &[u8], ranges: &[
 }
 
 /// Larger than a chunk, larger than a piece, and read across every edge between them.
+#[rstest]
 #[tokio::test]
-async fn a_large_output_is_whole_before_and_after_its_end() {
-    let t = TestStore::new().await;
+async fn a_large_output_is_whole_before_and_after_its_end(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (claimed, running) = t.running(at(0)).await;
     let whole = pattern(5 * 1024 * 1024 + 17);
     let mut at_byte = 0;
@@ -106,9 +116,10 @@ async fn a_large_output_is_whole_before_and_after_its_end() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn ten_thousand_tiny_writes_are_one_text() {
-    let t = TestStore::new().await;
+async fn ten_thousand_tiny_writes_are_one_text(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (claimed, running) = t.running(at(0)).await;
     let whole = pattern(10_000);
     let chunks = whole.iter().enumerate().map(|(i, byte)| chunk(Stream::Stdout, i as u64, &[*byte]));
@@ -134,12 +145,13 @@ proptest! {
     /// plain vector.
     #[test]
     fn output_is_what_a_vector_holds(
+        on in prop_oneof![Just(Sqlite), Just(Postgres)],
         writes in prop::collection::vec((0..400_000_usize, 0..50_usize, 1..4_usize), 0..8),
         ranges in prop::collection::vec((any::<usize>(), 0..600_000_usize), 8),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let t = TestStore::new().await;
+            let t = TestStore::new(on).await;
             let (claimed, evaluation) = running(&t).await;
             let source = pattern(8 * 3 * 400_000);
             let mut stored = 0;

@@ -8,10 +8,11 @@ use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, Loss, RetryPolicy, Timestamp, Transition, Verdict};
 use hood_store::{Cancel, Claimed, Commit, CommitError, Delete, FindError, Lapsed, Renewed, Span};
 use proptest::prelude::*;
+use rstest::rstest;
 
 use crate::cancel::wish;
 use crate::support::{
-    RESULT, TTL, TestStore, at, chunk, evaluation, invariants, new_id, single, tenant, tenure,
+    Engine, RESULT, TTL, TestStore, at, chunk, evaluation, invariants, new_id, single, tenant, tenure,
 };
 
 fn moves(transition: Transition) -> Commit {
@@ -237,13 +238,13 @@ impl World<'_> {
     }
 }
 
-#[test]
-fn every_life_is_consistent() {
+#[rstest]
+fn every_life_is_consistent(#[values(Engine::Sqlite, Engine::Postgres)] on: Engine) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let config = ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(deeds in prop::collection::vec(deed(), 1..60))| {
         runtime.block_on(async {
-            let store = TestStore::new().await;
+            let store = TestStore::new(on).await;
             let mut world = World {
                 store: &store,
                 clock: at(0),

@@ -3,12 +3,15 @@
 use hood_core::lifecycle::State;
 use hood_core::{Tenant, Verdict};
 use hood_store::{CapacityRecord, Key, NewKey, StoreError};
+use rstest::rstest;
 
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{TestStore, at, tenant};
 
+#[rstest]
 #[tokio::test]
-async fn a_key_is_found_by_its_hash_alone() {
-    let t = TestStore::new().await;
+async fn a_key_is_found_by_its_hash_alone(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     assert!(!t.has_keys().await.expect("looks"));
     let new =
         NewKey { tenant: Tenant::new("a"), name: "laptop".to_owned(), hash: [3; 32], created_at: at(0) };
@@ -23,9 +26,10 @@ async fn a_key_is_found_by_its_hash_alone() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_catalogue_is_the_last_one_written() {
-    let t = TestStore::new().await;
+async fn the_catalogue_is_the_last_one_written(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     assert_eq!(t.capacity().await.expect("looks"), None);
     t.put_capacity(1, at(1), "{}").await.expect("kept");
     t.put_capacity(2, at(2), r#"{"places":4}"#).await.expect("kept");
@@ -36,9 +40,10 @@ async fn the_catalogue_is_the_last_one_written() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_queue_is_counted_by_state_and_priority() {
-    let t = TestStore::new().await;
+async fn the_queue_is_counted_by_state_and_priority(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     assert_eq!(t.queue(&tenant()).await.expect("counts"), Default::default());
     t.ended(at(0), Verdict::Failed).await;
     t.running(at(0)).await;
@@ -58,9 +63,10 @@ async fn the_queue_is_counted_by_state_and_priority() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_closed_store_says_so() {
-    let t = TestStore::new().await;
+async fn a_closed_store_says_so(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let id = t.submit_one(at(0)).await;
     t.check_writable().await.expect("writes");
     t.close().await;

@@ -9,7 +9,7 @@ use hood_store::{Commit, OpenError, Store, StoreConfig};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 
-use crate::support::{TestStore, at, chunk, finished, tenant};
+use crate::support::{Engine, TestStore, at, chunk, finished, tenant};
 
 async fn connect(config: &StoreConfig) -> SqliteConnection {
     let file = config.dir.join("fumehood.db");
@@ -30,7 +30,7 @@ fn mode(path: &Path) -> u32 {
 
 #[tokio::test]
 async fn the_directory_and_every_file_in_it_are_their_owners_only() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     t.submit_one(at(0)).await;
     assert_eq!(mode(&t.config.dir), 0o700);
     let files: Vec<_> =
@@ -54,15 +54,17 @@ async fn a_directory_that_was_open_to_others_is_closed_to_them() {
 
 #[tokio::test]
 async fn commits_are_flushed_before_they_are_answered() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     let kept = t.durability().await.expect("answers");
-    assert_eq!(kept, ("wal".to_owned(), 2), "synchronous = FULL, on the connection that writes");
+    let expected =
+        [("journal_mode", "wal"), ("synchronous", "2")].map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(kept, expected, "synchronous = FULL, on the connection that writes");
     t.check().await;
 }
 
 #[tokio::test]
 async fn every_row_that_belongs_to_somebody_says_to_whom() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     let mut db = connect(&t.config).await;
     // The installation's own, the keys, whose hashes decide who the tenant is, and blobs, whose names are
     // unique over all of them.
@@ -80,7 +82,7 @@ async fn every_row_that_belongs_to_somebody_says_to_whom() {
 
 #[tokio::test]
 async fn the_file_is_as_it_must_be_from_its_first_page() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     let mut db = connect(&t.config).await;
     assert_eq!(number(&mut db, "PRAGMA auto_vacuum").await, 2, "incremental");
     let mode = sqlx::query("PRAGMA journal_mode").fetch_one(&mut db).await.expect("answers");
@@ -90,7 +92,7 @@ async fn the_file_is_as_it_must_be_from_its_first_page() {
 
 #[tokio::test]
 async fn a_newer_schema_that_we_can_work_with_opens_and_another_is_refused() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     t.submit_one(at(0)).await;
     t.close().await;
     let mut db = connect(&t.config).await;
@@ -105,7 +107,7 @@ async fn a_newer_schema_that_we_can_work_with_opens_and_another_is_refused() {
 
 #[tokio::test]
 async fn a_schema_from_another_line_of_development_is_refused() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     t.close().await;
     let mut db = connect(&t.config).await;
     execute(&mut db, "UPDATE schema_migrations SET checksum = 'other' WHERE version = 1").await;
@@ -134,7 +136,7 @@ async fn full(t: &TestStore) -> EvaluationId {
 
 #[tokio::test]
 async fn deleting_leaves_no_row_behind_in_any_table() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     let mut submission = crate::support::single(crate::support::evaluation(crate::support::new_id(at(0)), 0));
     submission.evaluations[0].labels.insert("k".to_owned(), "v".to_owned());
     submission.batch = Some(hood_core::BatchId::new(at(0), crate::support::serial()));
@@ -156,7 +158,7 @@ async fn deleting_leaves_no_row_behind_in_any_table() {
 
 #[tokio::test]
 async fn deleted_space_goes_back_to_the_file_system() {
-    let t = TestStore::new().await;
+    let t = TestStore::new(Engine::Sqlite).await;
     let mut ids = Vec::new();
     for _ in 0..400 {
         ids.push(full(&t).await);
@@ -196,7 +198,7 @@ async fn read_for_ever(config: StoreConfig) {
 async fn the_log_is_bounded_though_somebody_always_reads() {
     const MIB: u64 = 1024 * 1024;
     // Of which the log may take a sixteenth: 16 MiB.
-    let t = TestStore::with(|config| {
+    let t = TestStore::with(Engine::Sqlite, |config| {
         (config.storage_bytes, config.storage_reserve_bytes) = (256 * MIB, 64 * MIB);
     })
     .await;

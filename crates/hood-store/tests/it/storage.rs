@@ -4,12 +4,15 @@ use hood_core::Verdict;
 use hood_core::outcome::Stream;
 use hood_store::{Commit, SubmitError};
 
-use crate::support::{TestStore, at, chunk, evaluation, finished, new_id, single, tenant};
+use crate::support::{Engine, TestStore, at, chunk, evaluation, finished, new_id, single, tenant};
 
 const MIB: u64 = 1024 * 1024;
 
 async fn small() -> TestStore {
-    TestStore::with(|config| (config.storage_bytes, config.storage_reserve_bytes) = (12 * MIB, 4 * MIB)).await
+    TestStore::with(Engine::Sqlite, |config| {
+        (config.storage_bytes, config.storage_reserve_bytes) = (12 * MIB, 4 * MIB)
+    })
+    .await
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ pub(crate) mod invariants;
 pub(crate) mod s3;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use hood_core::lifecycle::{AnyEvaluation, Provisioning, Running, Step};
 use hood_core::outcome::Stream;
 use hood_core::{Evaluation, EvaluationId, Loss, RetryPolicy, Tenant, Timestamp, Verdict};
 use hood_store::{
-    Chunk, Claimed, Commit, Lapsed, NewEvaluation, NewSubmission, OutputSlice, Span, Store, StoreConfig,
-    Tenure,
+    Chunk, Claimed, Commit, DatabaseUrl, Lapsed, NewEvaluation, NewSubmission, OutputSlice, Span, Store,
+    StoreConfig, Tenure,
 };
 use tempfile::TempDir;
 
@@ -90,6 +92,45 @@ pub(crate) fn lost(claimed: &Claimed, now: Timestamp) -> Commit {
     }
 }
 
+/// What the store is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// A store of its own of this kind; where there is no PostgreSQL, that is said, and the test runs once
+/// more as it did on SQLite.
+pub(crate) async fn config(on: Engine, dir: &Path) -> StoreConfig {
+    let mut config = StoreConfig::at(dir.join("store"));
+    if on == Engine::Postgres && has_postgres() {
+        let url = hood_testkit::postgres().await.fresh_database().await;
+        config.url = Some(DatabaseUrl::parse(&url).expect("an address"));
+    }
+    config
+}
+
+pub(crate) fn has_postgres() -> bool {
+    let missing = hood_testkit::missing();
+    if let Some(why) = &missing {
+        let _ = writeln!(std::io::stderr(), "\nSKIPPED: postgres: {why}");
+    }
+    missing.is_none()
+}
+
+/// From the lease to the end.
+pub(crate) async fn end(store: &Store, claimed: &Claimed, now: Timestamp, verdict: Verdict) {
+    let step = provisioning(claimed).start(now);
+    store.commit(&claimed.lease, started(&step)).await.expect("starts");
+    store.commit(&claimed.lease, finished(step.evaluation, now, verdict)).await.expect("ends");
+}
+
+/// The name of a store's database on the tests' PostgreSQL.
+pub(crate) fn database(t: &TestStore) -> String {
+    let url = t.config.url.as_ref().expect("is on PostgreSQL").to_string();
+    url.rsplit('/').next().expect("a name").to_owned()
+}
+
 #[derive(Debug)]
 pub(crate) struct TestStore {
     pub(crate) store: Store,
@@ -107,14 +148,20 @@ impl Deref for TestStore {
 }
 
 impl TestStore {
-    pub(crate) async fn new() -> Self {
-        Self::with(|_| {}).await
+    pub(crate) async fn new(on: Engine) -> Self {
+        Self::with(on, |_| {}).await
     }
 
-    pub(crate) async fn with(change: impl FnOnce(&mut StoreConfig)) -> Self {
+    pub(crate) async fn with(on: Engine, change: impl FnOnce(&mut StoreConfig)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut config = StoreConfig::at(dir.path().join("store"));
+        let mut config = config(on, dir.path()).await;
         change(&mut config);
+        Self { store: Store::open(config.clone()).await.expect("opens"), config, _dir: dir }
+    }
+
+    /// Over what is there.
+    pub(crate) async fn over(config: StoreConfig) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
         Self { store: Store::open(config.clone()).await.expect("opens"), config, _dir: dir }
     }
 
@@ -175,9 +222,7 @@ impl TestStore {
 
     /// From the lease to the end.
     pub(crate) async fn run_to_the_end(&self, claimed: &Claimed, now: Timestamp, verdict: Verdict) {
-        let step = provisioning(claimed).start(now);
-        self.store.commit(&claimed.lease, started(&step)).await.expect("starts");
-        self.store.commit(&claimed.lease, finished(step.evaluation, now, verdict)).await.expect("ends");
+        end(&self.store, claimed, now, verdict).await;
     }
 
     pub(crate) async fn reclaim(&self, now: Timestamp, which: Lapsed) -> Vec<Claimed> {

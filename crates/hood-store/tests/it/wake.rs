@@ -1,5 +1,6 @@
 //! Black box. Hints: whoever subscribes before asking misses nothing, and nobody holds the writer up.
 
+use rstest::rstest;
 use std::time::Duration;
 
 use hood_core::Verdict;
@@ -7,6 +8,7 @@ use hood_core::outcome::Stream;
 use hood_store::Commit;
 
 use crate::cancel::wish;
+use crate::support::Engine::{self, Postgres, Sqlite};
 use crate::support::{TestStore, at, chunk, finished, lost, provisioning, started, tenant};
 
 /// Far beyond what a hint takes, so that only one that never comes runs into it.
@@ -20,9 +22,12 @@ fn is_pending(hint: impl Future) -> bool {
     futures::FutureExt::now_or_never(hint).is_none()
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_is_queued_after_the_subscription_wakes_though_nobody_polled_yet() {
-    let t = TestStore::new().await;
+async fn what_is_queued_after_the_subscription_wakes_though_nobody_polled_yet(
+    #[values(Sqlite, Postgres)] on: Engine,
+) {
+    let t = TestStore::new(on).await;
     let work = t.wake().work();
     t.submit_one(at(0)).await;
     soon(work).await;
@@ -34,9 +39,10 @@ async fn what_is_queued_after_the_subscription_wakes_though_nobody_polled_yet() 
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_end_in_the_queue_is_hinted_at() {
-    let t = TestStore::new().await;
+async fn an_end_in_the_queue_is_hinted_at(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let ids = [t.submit_one(at(0)).await, t.submit_one(at(1)).await];
     let [mut cancelled, mut given_up] = ids.map(|id| t.wake().watch(id));
     t.request_cancel(&tenant(), ids[0], wish(at(2), None)).await.expect("is there");
@@ -47,9 +53,10 @@ async fn an_end_in_the_queue_is_hinted_at() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn each_change_of_an_evaluation_is_hinted_at() {
-    let t = TestStore::new().await;
+async fn each_change_of_an_evaluation_is_hinted_at(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let id = t.submit_one(at(0)).await;
     let mut watch = t.wake().watch(id);
     let mut other = t.wake().watch(crate::support::new_id(at(0)));
@@ -72,9 +79,10 @@ async fn each_change_of_an_evaluation_is_hinted_at() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_failed_is_not_hinted_at() {
-    let t = TestStore::new().await;
+async fn what_failed_is_not_hinted_at(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (claimed, running) = t.running(at(0)).await;
     let mut watch = t.wake().watch(claimed.lease.evaluation);
     let gap =
@@ -85,9 +93,12 @@ async fn what_failed_is_not_hinted_at() {
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_subscriber_that_does_not_listen_costs_nothing_and_misses_only_repetitions() {
-    let t = TestStore::new().await;
+async fn a_subscriber_that_does_not_listen_costs_nothing_and_misses_only_repetitions(
+    #[values(Sqlite, Postgres)] on: Engine,
+) {
+    let t = TestStore::new(on).await;
     let (claimed, running) = t.running(at(0)).await;
     let mut slow = t.wake().watch(claimed.lease.evaluation);
     for i in 0..300 {
@@ -103,9 +114,10 @@ async fn a_subscriber_that_does_not_listen_costs_nothing_and_misses_only_repetit
     t.check().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn too_many_cancels_for_a_slow_listener_are_told_as_such() {
-    let t = TestStore::new().await;
+async fn too_many_cancels_for_a_slow_listener_are_told_as_such(#[values(Sqlite, Postgres)] on: Engine) {
+    let t = TestStore::new(on).await;
     let (claimed, _) = t.running(at(0)).await;
     let id = claimed.lease.evaluation;
     let mut cancels = t.wake().cancels();

@@ -79,6 +79,8 @@ codes! {
         "This key holds as many long answers (events, followed output, `wait`) as it may. Close one.";
     Internal, "internal", INTERNAL_SERVER_ERROR, "Internal error",
         "Something failed on our side. The server's log has the reason under the request's id.";
+    StoreAway, "store_away", SERVICE_UNAVAILABLE, "Database away",
+        "The database cannot be used at the moment. What was answered with success is kept; a submission that failed with this may have been accepted, so repeat it with its `Idempotency-Key`. Wait for `Retry-After`.";
     NotReady, "not_ready", SERVICE_UNAVAILABLE, "Not ready",
         "No worker has reported its places and environments yet. Wait for `Retry-After`.";
     RefusedForNow, "refused_for_now", SERVICE_UNAVAILABLE, "Refused for now",
