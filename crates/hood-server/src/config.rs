@@ -140,6 +140,7 @@ pub struct Bus {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Worker {
+    pub dispatchers: Vec<String>,
     pub places: u32,
     #[serde(rename = "lease_ttl_ms", deserialize_with = "millis")]
     pub lease_ttl: Duration,

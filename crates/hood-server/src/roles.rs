@@ -2,6 +2,7 @@
 //! by the command line and by a test.
 
 mod apart;
+pub mod api;
 mod bus;
 mod data_dir;
 pub mod dispatcher;
@@ -10,6 +11,7 @@ mod keeping;
 pub(crate) mod offer;
 pub mod serve;
 mod side;
+pub mod worker;
 
 pub use data_dir::{DataDir, DataDirError, Endpoint};
 pub use environments::open_library;

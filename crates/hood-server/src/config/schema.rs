@@ -128,6 +128,7 @@ pub const KEYS: &[Key] = &[
     key("bus.url", Kind::Url(&["redis", "rediss"])),
     key("bus.ca", Kind::OptionalPath),
     key("bus.prefix", Kind::Text),
+    key("worker.dispatchers", Kind::List),
     auto("worker.places", Kind::Count { least: 1, most: 10_000 }),
     // Below a second a busy machine would lose leases that it still works on.
     count("worker.lease_ttl_ms", 1000, 3_600_000),

@@ -1,10 +1,16 @@
-//! What roles have in common that run apart.
+//! What roles have in common that run apart: what they refuse to start without, and how they wait for
+//! what is late.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use hood_dispatch::remote::Backoff;
+use hood_store::{BusSide, Duty, Store, StoreConfig};
 
+use super::bus;
 use crate::config::Config;
+use crate::health::Health;
 use crate::tls::{Credentials, Role};
 
 /// The certificate of this role; without one nobody would speak to it.
@@ -21,3 +27,76 @@ pub(super) fn credentials(config: &Config, role: Role) -> anyhow::Result<Arc<Cre
     }
     Ok(credentials)
 }
+
+/// A store and blobs that the other roles reach too.
+pub(super) fn shared(config: &Config, role: Role) -> anyhow::Result<()> {
+    if config.store.url.is_empty() {
+        bail!(
+            "a {role} that runs apart shares its store with other roles: set store.url to a PostgreSQL, \
+             or run everything in one process with `fumehood serve`"
+        );
+    }
+    // In the data directory it would be this role's alone.
+    if !config.blobs.are_shared() && config.blobs.dir.starts_with(&config.data_dir) {
+        bail!(
+            "a {role} that runs apart shares large output with other roles: set blobs.url to an S3 bucket, \
+             or on one machine blobs.dir to a directory that all of them have"
+        );
+    }
+    Ok(())
+}
+
+/// The store, which may be late: whoever asks for something is told so until it is there. Whichever role
+/// has the rights brings the schema up to date.
+pub(super) async fn store(config: &Config, side: BusSide) -> anyhow::Result<Store> {
+    let bus = bus::configured(&config.bus, side)?;
+    let store = StoreConfig { bus, ..config.store(Duty::Migrate)? };
+    Store::open(store).await.context("cannot open the store")
+}
+
+/// Tries until it succeeds; says once that it does not, and once that it does again.
+pub(super) async fn until_done<T, E, F>(what: &'static str, mut attempt: impl FnMut() -> F) -> T
+where
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut backoff = Backoff::default();
+    let mut failures = 0u32;
+    loop {
+        match attempt().await {
+            Ok(done) => {
+                if failures > 0 {
+                    tracing::info!(what, failures, "done at last");
+                }
+                return done;
+            }
+            Err(error) => {
+                if failures == 0 {
+                    tracing::warn!(what, error = %error, "not possible yet; trying again until it is");
+                }
+                failures = failures.saturating_add(1);
+                tokio::time::sleep(backoff.next(rand::random())).await;
+            }
+        }
+    }
+}
+
+/// What every role with a store needs of it.
+pub(super) fn watch_store(health: &Health, store: &Store) {
+    bus::watch_over(health, store);
+    let writable = store.clone();
+    health.register("store", move || {
+        let store = writable.clone();
+        async move {
+            store.check_writable().await.map_err(|error| format!("the store cannot be written: {error}"))
+        }
+    });
+    let blobs = store.blobs().clone();
+    health.register("blobs", move || {
+        let blobs = blobs.clone();
+        async move { blobs.check().await.map_err(|error| format!("{:#}", anyhow::Error::new(error))) }
+    });
+}
+
+/// How long a stop waits for what does not belong to an evaluation.
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::data_dir::DataDir;
 use super::environments::open_library;
 use super::keeping::Keeper;
-use super::{bus, offer};
+use super::{apart, bus, offer};
 use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -202,7 +202,11 @@ async fn until_there(store: &Store) {
 
 /// The key that commands of this user have; the first start makes one. One whose file was lost is
 /// replaced by another, since only its hash is known.
-async fn token(data_dir: &DataDir, store: &Store, now: Timestamp) -> anyhow::Result<(String, bool)> {
+pub(super) async fn token(
+    data_dir: &DataDir,
+    store: &Store,
+    now: Timestamp,
+) -> anyhow::Result<(String, bool)> {
     if let Some(token) = data_dir.token()?
         && store.find_key(hash(&token).as_bytes()).await?.is_some()
     {
@@ -245,7 +249,7 @@ pub(super) async fn start_places(config: &Config, options: Options) -> anyhow::R
     Ok(local)
 }
 
-fn worker_config(config: &Config) -> WorkerConfig {
+pub(super) fn worker_config(config: &Config) -> WorkerConfig {
     WorkerConfig {
         name: format!("worker-{}", std::process::id()),
         places: config.worker.places,
@@ -257,7 +261,7 @@ fn worker_config(config: &Config) -> WorkerConfig {
     }
 }
 
-async fn publish(
+pub(super) async fn publish(
     store: &Store,
     dispatch: &dyn Dispatch,
     config: &Config,
@@ -327,19 +331,7 @@ pub(super) fn sound(catalogue: &Catalogue, policy: PolicyMode) -> Result<(), Str
 }
 
 fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, policy: PolicyMode) {
-    bus::watch_over(health, store);
-    let writable = store.clone();
-    health.register("store", move || {
-        let store = writable.clone();
-        async move {
-            store.check_writable().await.map_err(|error| format!("the store cannot be written: {error}"))
-        }
-    });
-    let blobs = store.blobs().clone();
-    health.register("blobs", move || {
-        let blobs = blobs.clone();
-        async move { blobs.check().await.map_err(|error| format!("{:#}", anyhow::Error::new(error))) }
-    });
+    apart::watch_store(health, store);
     let places = local.clone();
     health.register("sandbox", move || {
         let sound = sound(&places.capacity(), policy);

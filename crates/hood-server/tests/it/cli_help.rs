@@ -22,6 +22,8 @@ fn every_command_explains_itself() {
         "run",
         "batch",
         "serve",
+        "api",
+        "worker",
         "dispatcher",
         "list",
         "get",

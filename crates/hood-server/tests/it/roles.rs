@@ -1,5 +1,6 @@
-//! Roles that run apart. Processes are real, and so are their certificates and sandboxes.
+//! Roles that run apart. Processes are real, and so are their certificates, sandboxes and PostgreSQL.
 
+mod apart;
 mod dispatcher;
 mod process;
 mod tls;
