@@ -1,11 +1,14 @@
-//! Builds `hood-agent` for musl, static, in a target directory of its own, so that one
-//! `cargo build` gives a server that carries its agent.
+//! Builds `hood-agent` and `hood-unpack` for musl, static, in a target directory of its own, so that one
+//! `cargo build` gives a server that carries both.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Each a package with one binary of its name.
+const BINARIES: [&str; 2] = ["hood-agent", "hood-unpack"];
 
 type Fallible<T> = Result<T, String>;
 
@@ -24,7 +27,7 @@ fn build() -> Fallible<()> {
     };
     let crates = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
     let workspace = crates.join("..");
-    for crate_name in ["hood-agent", "hood-sandbox", "hood-wire"] {
+    for crate_name in ["hood-agent", "hood-unpack", "hood-sandbox", "hood-wire"] {
         for part in ["src", "Cargo.toml"] {
             println!("cargo::rerun-if-changed={}", crates.join(crate_name).join(part).display());
         }
@@ -36,9 +39,11 @@ fn build() -> Fallible<()> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     let target_dir = out.join("agent-target");
     compile(&workspace, target, &target_dir)?;
-    let built = target_dir.join(target).join("agent").join("hood-agent");
-    fs::copy(&built, out.join("hood-agent"))
-        .map_err(|error| format!("cannot copy the agent from {}: {error}", built.display()))?;
+    for binary in BINARIES {
+        let built = target_dir.join(target).join("agent").join(binary);
+        fs::copy(&built, out.join(binary))
+            .map_err(|error| format!("cannot copy {binary} from {}: {error}", built.display()))?;
+    }
     Ok(())
 }
 
@@ -46,7 +51,8 @@ fn compile(workspace: &Path, target: &str, target_dir: &Path) -> Fallible<()> {
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
         .current_dir(workspace)
-        .args(["build", "--locked", "--package", "hood-agent", "--profile", "agent", "--target", target])
+        .args(["build", "--locked", "--profile", "agent", "--target", target])
+        .args(BINARIES.map(|binary| ["--package", binary]).as_flattened())
         .arg("--target-dir")
         .arg(target_dir);
     // What the outer cargo sets is about this crate and this machine's build, flags and wrappers

@@ -10,6 +10,7 @@ pub mod outbox;
 pub mod remote;
 
 pub use agent_binary::AGENT;
+pub(crate) use agent_binary::UNPACKER;
 pub use catalogue::Catalogue;
 pub use dispatch::{
     AttemptKey, Conduct, Dispatch, DispatchError, Link, LinkEnd, Order, Report, ReportBody, link,

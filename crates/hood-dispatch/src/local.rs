@@ -7,6 +7,7 @@ mod probe;
 mod stock;
 mod supervisor;
 mod wire;
+mod workshop;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,8 +25,9 @@ use crate::AGENT;
 use crate::catalogue::Catalogue;
 use crate::dispatch::{AttemptKey, Dispatch, DispatchError, Link, Order};
 use crate::environment::{Declaration, Library};
-use crate::local::place::Command;
+use crate::local::place::{Command, Job};
 use crate::local::stock::Stock;
+use crate::local::workshop::Bench;
 
 /// How long a place keeps what was not acknowledged after its program's end.
 pub const ORPHAN_AFTER: Duration = Duration::from_secs(300);
@@ -132,7 +134,9 @@ impl Local {
             config,
             runtime: Handle::current(),
         };
-        Ok((Self { inner: Arc::new(inner) }, buried))
+        let inner = Arc::new(inner);
+        inner.library.set_workshop(Arc::new(Bench::of(&inner)));
+        Ok((Self { inner }, buried))
     }
 
     /// Looks again at everything on offer: proves the layers with a fresh place, asks the library
@@ -220,10 +224,13 @@ impl Dispatch for Local {
     fn execute(&self, order: Order) -> BoxFuture<'_, Result<Link, DispatchError>> {
         async move {
             let (key, token) = (order.key, order.token);
-            let Some(commands) = self.enter(key, token)? else { return self.attach(key, token, 0).await };
+            let Some(commands) = self.inner.enter(key, token)? else {
+                return self.attach(key, token, 0).await;
+            };
             tracing::debug!(evaluation.id = %key.evaluation, attempt = key.attempt, "a place is ordered");
             let (opened, outcome) = oneshot::channel();
-            self.inner.runtime.spawn(place::run(Arc::clone(&self.inner), order, commands, opened));
+            let job = Job { order, root: None };
+            self.inner.runtime.spawn(place::run(Arc::clone(&self.inner), job, commands, opened));
             outcome.await.unwrap_or(Err(DispatchError::Gone(key)))
         }
         .boxed()
@@ -266,10 +273,10 @@ impl Dispatch for Local {
     }
 }
 
-impl Local {
+impl Inner {
     /// Registers the attempt; `None` where its place exists already.
     fn enter(&self, key: AttemptKey, token: u64) -> Result<Option<mpsc::Receiver<Command>>, DispatchError> {
-        let mut entries = self.inner.entries();
+        let mut entries = self.entries();
         if let Some(entry) = entries.get(&key) {
             return if token < entry.highest_token { Err(DispatchError::Stale(key)) } else { Ok(None) };
         }

@@ -1,5 +1,6 @@
 //! The half that lives in the server.
 
+mod filter;
 mod ids;
 mod launcher;
 mod maps;
@@ -10,6 +11,7 @@ mod report;
 use std::io;
 use std::path::PathBuf;
 
+pub use filter::start_filter;
 pub use ids::IdRange;
 pub use launcher::{Launcher, LauncherConfig, PlaceSpec};
 pub use place::{Gone, Layer, NotProvenDead, Place};

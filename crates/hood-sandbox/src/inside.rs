@@ -2,6 +2,7 @@
 //! that becomes the program. Each of these processes has exactly one thread.
 
 mod bpf;
+mod filter;
 mod filters;
 mod landlock;
 mod launcher;
@@ -14,6 +15,7 @@ mod starter;
 
 use std::io;
 
+pub use filter::{FILTER_ID, become_filter};
 pub use filters::{ForeignCall, ForeignCalls};
 pub use launcher::serve as serve_launches;
 pub use orders::{Orders, Outcome, Report, Run, read_report};

@@ -19,5 +19,5 @@ mod sys;
 pub use cgroup::{GroupLimits, OomWatch, Sample};
 pub use host::{
     Buried, Error, Finding, Gone, HostReport, IdRange, Launcher, LauncherConfig, Layer, NotProvenDead, Place,
-    PlaceSpec, bury_leftovers, host_report,
+    PlaceSpec, bury_leftovers, host_report, start_filter,
 };

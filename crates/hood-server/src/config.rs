@@ -225,6 +225,7 @@ pub struct Environments {
     pub images_dir: PathBuf,
     pub default: String,
     pub build: Builds,
+    pub debian_repositories: Vec<String>,
 }
 
 /// When an environment is built that is not there.

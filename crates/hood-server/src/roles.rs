@@ -14,4 +14,4 @@ mod side;
 pub mod worker;
 
 pub use data_dir::{DataDir, DataDirError, Endpoint};
-pub use environments::open_library;
+pub use environments::{BuildPlaces, declarations_of, open_library, sources};

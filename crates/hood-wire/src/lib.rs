@@ -6,3 +6,4 @@ pub mod agent;
 pub mod api;
 #[cfg(feature = "dispatch")]
 pub mod dispatch;
+pub mod unpack;

@@ -18,6 +18,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("hood-store", &["hood-core"]),
     ("hood-client", &["hood-wire"]),
     ("hood-agent", &["hood-wire", "hood-sandbox"]),
+    ("hood-unpack", &["hood-wire", "hood-sandbox"]),
     ("hood-dispatch", &["hood-core", "hood-wire", "hood-sandbox"]),
     (
         "hood-server",
@@ -38,6 +39,7 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
         &["tokio", "sqlx", "kube", "serde", "reqwest", "hood-core"],
         "the agent is small enough to be read",
     ),
+    ("hood-unpack", &["tokio", "sqlx", "serde", "reqwest", "hood-core"], "it reads what strangers wrote"),
     (
         "hood-core",
         &["tokio", "serde", "rand", "getrandom", "libc", "rustix", "tracing", "reqwest"],

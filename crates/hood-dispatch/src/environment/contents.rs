@@ -23,6 +23,8 @@ pub struct Bounds {
 
 impl Bounds {
     pub const DEFAULT: Self = Self { bytes: 1024 * 1024 * 1024, inodes: 50_000, depth: 32 };
+    /// Of what packages are put together into: PyTorch with CUDA has 7 GB in 30,000 files.
+    pub const PACKAGES: Self = Self { bytes: 16 << 30, inodes: 500_000, depth: 48 };
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +73,13 @@ const OPENED_AT_RUN_TIME: [&str; 2] = ["libgcc_s.so.1", "libnss_files.so.2"];
 /// The locale that every program is started with.
 const C_UTF8_DIRS: [&str; 2] = ["/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8"];
 
-const DIRS: [&str; 8] = ["dev", "eval", "proc", "tmp", "usr/bin", "usr/lib", "usr/lib64", "usr/sbin"];
-const LINKS: [(&str, &str); 4] =
+pub(super) const DIRS: [&str; 8] =
+    ["dev", "eval", "proc", "tmp", "usr/bin", "usr/lib", "usr/lib64", "usr/sbin"];
+pub(super) const LINKS: [(&str, &str); 4] =
     [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("sbin", "usr/sbin")];
 
 /// Users are those of a place (its agent is 0, its program 1000); names are looked up in files alone.
-const TEXTS: [(&str, &str); 4] = [
+pub(super) const TEXTS: [(&str, &str); 4] = [
     (
         "etc/passwd",
         "root:x:0:0:root:/:/bin/sh\neval:x:1000:1000:evaluation:/eval:/bin/sh\n\

@@ -2,11 +2,15 @@
 
 mod reader;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
 
 use hood_core::limits::Limits;
 use hood_core::plan::{ExecutorClass, Isolation};
 
+use super::lock::Lock;
 use reader::Reader;
 
 /// The longest declaration that is read: ours has a few hundred bytes.
@@ -23,6 +27,8 @@ pub const DESCRIPTION_BYTES_MAX: usize = 500;
 pub enum Base {
     /// A copy of this host's Python, without what was installed into it.
     HostPython,
+    /// Packages of Debian and of PyPI, by version and hash: the same image anywhere.
+    Locked,
     /// An image that came from elsewhere; no file declares it.
     Imported,
 }
@@ -31,6 +37,7 @@ impl Base {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::HostPython => "host-python",
+            Self::Locked => "locked",
             Self::Imported => "imported",
         }
     }
@@ -43,9 +50,24 @@ impl Base {
     pub const fn is_portable(self) -> bool {
         match self {
             Self::HostPython => false,
-            Self::Imported => true,
+            Self::Locked | Self::Imported => true,
         }
     }
+}
+
+/// What a locked environment is made of, as asked for; its lock says to the byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packages {
+    /// Debian's name for the release: `bookworm`.
+    pub release: String,
+    /// Debian packages; what they depend on comes with them.
+    pub debian: Vec<String>,
+    /// `3.11`, where there are Python packages.
+    pub python_version: Option<String>,
+    /// As pip takes them: `numpy==2.1.0`.
+    pub python: Vec<String>,
+    /// Links that Debian makes when it installs, by their paths in the image.
+    pub links: BTreeMap<String, String>,
 }
 
 /// One environment, as declared.
@@ -58,8 +80,12 @@ pub struct Declaration {
     pub security: Option<String>,
     pub base: Base,
     pub isolation: Isolation,
-    /// A name to look for on PATH, or an absolute path.
+    /// For `host-python`, a name to look for on PATH, or an absolute path; for `locked`, the Debian
+    /// package whose version is the environment's.
     pub interpreter: String,
+    pub packages: Packages,
+    /// Of a locked one; `None` until it is locked.
+    pub lock: Option<Arc<Lock>>,
     /// Complete: what the declaration leaves out is our own default, within `maximum_limits`.
     pub default_limits: Limits,
     /// Complete: what the declaration leaves out is our own maximum.
@@ -114,15 +140,73 @@ impl Declaration {
     /// Names what an image is made from. Limits and classes are not in it: changing them changes no
     /// byte of an image.
     pub(super) fn build_key(&self) -> String {
-        format!("{}\n{}", self.base.as_str(), self.interpreter)
+        let mut key = format!("{}\n{}", self.base.as_str(), self.interpreter);
+        for (path, target) in &self.packages.links {
+            // Writing to a String cannot fail.
+            let _ = write!(key, "\n{path} {target}");
+        }
+        if let Some(lock) = &self.lock {
+            let _ = write!(key, "\n{}", blake3::hash(lock.text().as_bytes()));
+        }
+        key
+    }
+
+    /// Names what a lock must be of.
+    pub fn request(&self) -> String {
+        let Packages { release, debian, python_version, python, links: _ } = &self.packages;
+        let python_version = python_version.as_deref().unwrap_or_default();
+        let text = format!("{release}\n{}\n{python_version}\n{}", debian.join(" "), python.join(" "));
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// With the text of its lock file, which `file` names in errors.
+    pub fn with_lock(mut self, text: &str, file: &str) -> Result<Self, DeclarationError> {
+        let lock = Lock::parse(text).map_err(|problem| DeclarationError {
+            file: file.to_owned(),
+            problems: vec![Problem { line: 1, key: String::new(), problem }],
+        })?;
+        self.lock = Some(Arc::new(lock));
+        Ok(self)
     }
 }
 
+/// A declaration that comes with this binary: its file, its text, and its lock.
+type Builtin = (&'static str, &'static str, Option<&'static str>);
+
+/// One with a lock, by its name.
+macro_rules! locked {
+    ($name:literal) => {
+        (
+            concat!("environments/", $name, ".toml"),
+            include_str!(concat!("../../../../environments/", $name, ".toml")),
+            Some(include_str!(concat!("../../../../environments/", $name, ".lock"))),
+        )
+    };
+}
+
+const BUILTIN: [Builtin; 10] = [
+    ("environments/minimal.toml", include_str!("../../../../environments/minimal.toml"), None),
+    locked!("data"),
+    locked!("ml"),
+    locked!("shell"),
+    locked!("node"),
+    locked!("c"),
+    locked!("rust"),
+    locked!("go"),
+    locked!("sandbox"),
+    locked!("gpu"),
+];
+
 /// The declarations that come with this binary.
 pub fn builtin() -> Result<Vec<Declaration>, DeclarationError> {
-    const FILES: [(&str, &str); 1] =
-        [("environments/minimal.toml", include_str!("../../../../environments/minimal.toml"))];
-    FILES.into_iter().map(|(file, text)| Declaration::parse(text, file)).collect()
+    let read = |(file, text, lock): Builtin| {
+        let declaration = Declaration::parse(text, file)?;
+        match lock {
+            Some(lock) => declaration.with_lock(lock, &file.replace(".toml", ".lock")),
+            None => Ok(declaration),
+        }
+    };
+    BUILTIN.into_iter().map(read).collect()
 }
 
 /// Whether an environment may be called that: the name becomes a file name.

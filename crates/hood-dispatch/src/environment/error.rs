@@ -33,6 +33,26 @@ pub enum EnvironmentError {
     Declared { name: String },
     #[error("the image of `{name}` is not whole any more, and it cannot be built here: import it again")]
     ImportAgain { name: String },
+    #[error(
+        "environment `{name}` is not locked: `fumehood env lock {name}` decides which packages it is made of"
+    )]
+    NotLocked { name: String },
+    #[error(
+        "the lock of environment `{name}` is of another declaration: `fumehood env lock {name}` makes it anew"
+    )]
+    OtherLock { name: String },
+    #[error("environment `{name}` is made of packages for {arch}, and this machine is {here}")]
+    OtherMachine { name: String, arch: String, here: &'static str },
+    #[error("cannot get {what}: {why}")]
+    Fetch { what: String, why: String },
+    #[error(
+        "{what} is not what was locked: its SHA-256 is {found}, and should be {wanted}; it was thrown away"
+    )]
+    WrongHash { what: String, wanted: String, found: String },
+    #[error("package {name} cannot be unpacked: {why}")]
+    Package { name: String, why: String },
+    #[error("the image's own interpreter cannot compile its library: {why}")]
+    Compile { why: String },
     #[error("no image can be made from this tree: {what}")]
     Tree { what: String },
     #[error("{} changed while it was copied: it was being upgraded, or removed; try again", path.display())]

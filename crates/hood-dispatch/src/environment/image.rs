@@ -43,10 +43,16 @@ const APART: &str = "apart";
 const PYC_TIME: std::ops::Range<usize> = 8..12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Entry {
+pub(super) enum Entry {
     Dir,
     File { executable: bool, size: u64, hash: Hash },
     Link(String),
+}
+
+impl Entry {
+    pub(super) fn link(target: &OsStr) -> Self {
+        Self::Link(escape(target))
+    }
 }
 
 /// Everything that a digest vouches for.
@@ -78,6 +84,27 @@ impl Manifest {
         text
     }
 
+    pub(super) fn get(&self, path: &OsStr) -> Option<&Entry> {
+        self.entries.get(&escape(path))
+    }
+
+    pub(super) fn insert(&mut self, path: &OsStr, entry: Entry) {
+        self.entries.insert(escape(path), entry);
+    }
+
+    /// Entries of every kind.
+    pub(super) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Files by their paths, with their sizes; those whose names had to be escaped are left out.
+    pub(super) fn files_of(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.entries.iter().filter_map(|(path, entry)| match entry {
+            Entry::File { size, .. } if !path.contains('\\') => Some((path.as_str(), *size)),
+            _ => None,
+        })
+    }
+
     pub(super) fn digest(&self) -> Hash {
         blake3::hash(self.text().as_bytes())
     }
@@ -95,7 +122,7 @@ impl Manifest {
     }
 }
 
-const fn file_mode(executable: bool) -> u32 {
+pub(super) const fn file_mode(executable: bool) -> u32 {
     if executable { PROGRAM_MODE } else { FILE_MODE }
 }
 
@@ -135,7 +162,7 @@ pub(super) fn write(
             Node::Link(target) => {
                 std::os::unix::fs::symlink(target, &to).map_err(EnvironmentError::io("write", &to))?;
                 settle(&to, owner, None).map_err(EnvironmentError::io("write", &to))?;
-                Entry::Link(escape(OsStr::new(target)))
+                Entry::link(OsStr::new(target))
             }
         };
         manifest.entries.insert(escape(OsStr::new(path)), entry);
@@ -148,7 +175,7 @@ pub(super) fn write(
     Ok(manifest)
 }
 
-fn make_dir(path: &Path) -> Result<(), EnvironmentError> {
+pub(super) fn make_dir(path: &Path) -> Result<(), EnvironmentError> {
     rustix::fs::mkdir(path, Mode::RWXU).map_err(|error| EnvironmentError::io("make", path)(error.into()))
 }
 
@@ -183,7 +210,7 @@ fn write_file(path: &Path, content: &[u8], executable: bool, owner: Option<Owner
 }
 
 /// Owner, mode and time of a directory, or of a link, which has no mode.
-fn settle(path: &Path, owner: Option<Owner>, mode: Option<u32>) -> io::Result<()> {
+pub(super) fn settle(path: &Path, owner: Option<Owner>, mode: Option<u32>) -> io::Result<()> {
     if let Some(owner) = owner {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -200,7 +227,7 @@ fn times() -> Timestamps {
 }
 
 /// A name as a manifest has it: one line, text, and one way to write each name.
-fn escape(name: &OsStr) -> String {
+pub(super) fn escape(name: &OsStr) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.as_bytes().utf8_chunks() {
         for char in chunk.valid().chars() {
@@ -262,7 +289,7 @@ fn read_entry(path: &Path, owner: Owner, meter: &Meter<'_>) -> Result<Entry, Str
     }
     if meta.is_symlink() {
         check(&meta, owner, None)?;
-        return Ok(Entry::Link(escape(fs::read_link(path).map_err(unreadable)?.as_os_str())));
+        return Ok(Entry::link(fs::read_link(path).map_err(unreadable)?.as_os_str()));
     }
     let executable = meta.mode() & 0o111 != 0;
     check(&meta, owner, Some(file_mode(executable)))?;
@@ -308,18 +335,19 @@ pub(super) fn adopt(
         }
         Ok(entry)
     })?;
-    let mut dirs = vec![root.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        let unwritable = |error| format!("{} cannot be settled: {error}", dir.display());
-        for entry in fs::read_dir(&dir).map_err(unwritable)? {
-            let entry = entry.map_err(unwritable)?;
-            if entry.file_type().map_err(unwritable)?.is_dir() {
-                dirs.push(entry.path());
-            }
-        }
-        settle(&dir, owner, Some(DIR_MODE)).map_err(unwritable)?;
-    }
+    settle_dirs(root, owner).map_err(|error| format!("its directories cannot be settled: {error}"))?;
     Ok(manifest)
+}
+
+/// Owner, mode and time of every directory, the root last: writing into one changes its time.
+pub(super) fn settle_dirs(root: &Path, owner: Option<Owner>) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            settle_dirs(&entry.path(), owner)?;
+        }
+    }
+    settle(root, owner, Some(DIR_MODE))
 }
 
 fn bound(what: &str, found: u64, maximum: u64) -> Result<(), String> {
@@ -336,7 +364,7 @@ fn adopt_entry(path: &Path, owner: Option<Owner>, room: u64, meter: &Meter<'_>) 
     }
     if meta.is_symlink() {
         settle(path, owner, None).map_err(failed)?;
-        return Ok(Entry::Link(escape(fs::read_link(path).map_err(failed)?.as_os_str())));
+        return Ok(Entry::link(fs::read_link(path).map_err(failed)?.as_os_str()));
     }
     if !meta.is_file() {
         return Err("is neither file, directory nor link".to_owned());

@@ -7,7 +7,7 @@ use hood_core::limits::Limits;
 use hood_core::plan::{ExecutorClass, Isolation};
 use serde::{Deserialize, Serialize};
 
-use super::declaration::{Base, DESCRIPTION_BYTES_MAX, Declaration, is_name};
+use super::declaration::{Base, DESCRIPTION_BYTES_MAX, Declaration, Packages, is_name};
 use super::error::EnvironmentError;
 use super::library::files::{children, replace};
 
@@ -72,6 +72,8 @@ impl Imported {
             base: Base::Imported,
             isolation: Isolation::Namespace,
             interpreter: self.source_digest.clone(),
+            packages: Packages::default(),
+            lock: None,
             default_limits: Limits::DEFAULT,
             maximum_limits: Limits::MAXIMUM,
             allowed_classes: vec![ExecutorClass::Cpu],

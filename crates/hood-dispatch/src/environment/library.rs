@@ -5,6 +5,7 @@
 //! <dir>/images/<digest>/manifest    what its digest vouches for
 //! <dir>/names/<name>.json           which image an environment has, and what it was made from
 //! <dir>/imported/<name>.json        what is known of an image that came from elsewhere
+//! <dir>/downloads/<sha256>          packages, as they came
 //! <dir>/building/<name>             half made; empty when nobody builds
 //! <dir>/staging/                    trees that are being imported, each with its owner's lock
 //! <dir>/retired/                    replaced while somebody may use it
@@ -13,6 +14,7 @@
 //! ```
 
 pub(super) mod files;
+mod locked;
 mod staging;
 mod upkeep;
 
@@ -20,13 +22,15 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use rustix::fs::FlockOperation;
 
+use super::compile::Workshop;
 use super::contents::{Bounds, Contents};
 use super::declaration::{Base, Declaration};
 use super::error::EnvironmentError;
+use super::fetch::Sources;
 use super::host;
 use super::image::{self, Owner};
 use super::imported::Imported;
@@ -41,16 +45,17 @@ pub use upkeep::{Collected, Removed};
 /// no place maps it, and nobody's on the host.
 pub const IMAGE_OWNER: u32 = 1_899_999_999;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Owner of what root builds, user and group. An ordinary user's images are the user's own.
     pub owner: u32,
     pub bounds: Bounds,
+    pub sources: Sources,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { owner: IMAGE_OWNER, bounds: Bounds::DEFAULT }
+        Self { owner: IMAGE_OWNER, bounds: Bounds::DEFAULT, sources: Sources::default() }
     }
 }
 
@@ -93,6 +98,8 @@ pub struct Library {
     in_use: File,
     /// What opening it removed.
     cleared: Collected,
+    /// Runs what a build must not run itself.
+    workshop: OnceLock<Arc<dyn Workshop>>,
 }
 
 /// What this process knows of one environment.
@@ -115,7 +122,7 @@ impl Library {
         declarations: Vec<Declaration>,
         options: Options,
     ) -> Result<Self, EnvironmentError> {
-        for part in ["images", "names", "imported", "building", "staging", "retired", "locks"] {
+        for part in ["images", "names", "imported", "downloads", "building", "staging", "retired", "locks"] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(EnvironmentError::io("make", &path))?;
         }
@@ -136,6 +143,7 @@ impl Library {
             turns: Mutex::default(),
             in_use,
             cleared,
+            workshop: OnceLock::new(),
         })
     }
 
@@ -151,6 +159,12 @@ impl Library {
     /// What an imported image says of itself; `None` for any other environment.
     pub fn imported(&self, name: &str) -> Option<Imported> {
         Imported::read(&self.dir, name)
+    }
+
+    /// Gives builds a place to run an image's own interpreter in. The first one stays.
+    pub fn set_workshop(&self, workshop: Arc<dyn Workshop>) {
+        // A library that two dispatchers share has one from either, and they are alike.
+        let _ = self.workshop.set(workshop);
     }
 
     /// Whether [`Library::ensure`] has the image at hand, without building or reading it.
@@ -293,7 +307,8 @@ impl Library {
             }
         }
         match declaration.base {
-            Base::HostPython => self.build(declaration, tell),
+            Base::HostPython => self.build_from_host(declaration, tell),
+            Base::Locked => self.build_from_packages(declaration, tell),
             Base::Imported => Err(EnvironmentError::ImportAgain { name: declaration.name.clone() }),
         }
     }
@@ -323,7 +338,11 @@ impl Library {
     }
 
     /// Builds, holding the lock.
-    fn build(&self, declaration: &Declaration, tell: &dyn Fn(Progress)) -> Result<Record, EnvironmentError> {
+    fn build_from_host(
+        &self,
+        declaration: &Declaration,
+        tell: &dyn Fn(Progress),
+    ) -> Result<Record, EnvironmentError> {
         tell(Progress::at(Stage::Looking, 0, 0));
         let found = host::find(&declaration.interpreter)?;
         let python = host::ask(&found)?;

@@ -9,6 +9,12 @@ pub enum Stage {
     /// The host's Python is asked and its library listed; how much there is to copy is not known.
     Looking,
     Copying,
+    /// Packages come from where they are kept.
+    Downloading,
+    /// They are read, confined, and their files are written.
+    Unpacking,
+    /// The image's own interpreter makes bytecode in a sandbox.
+    Compiling,
     /// What was built earlier is read again and compared with its digest.
     Checking,
 }
@@ -19,6 +25,9 @@ impl Stage {
             Self::Waiting => "waiting for another build",
             Self::Looking => "looking at the host's Python",
             Self::Copying => "copying",
+            Self::Downloading => "downloading",
+            Self::Unpacking => "unpacking",
+            Self::Compiling => "compiling",
             Self::Checking => "checking",
         }
     }

@@ -113,7 +113,7 @@ impl Record {
                     host::find(&declaration.interpreter).is_ok_and(|found| found == self.found)
                         && self.witnesses.iter().all(Witness::still_there)
                 }
-                Base::Imported => true,
+                Base::Locked | Base::Imported => true,
             }
     }
 }

@@ -2,6 +2,7 @@
 //! owns it all; whoever wants something of it sends a [`Command`].
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,16 +30,23 @@ pub(super) enum Command {
 
 type Opened = oneshot::Sender<Result<Link, DispatchError>>;
 
+/// What is to run, and in which root.
+pub(super) struct Job {
+    pub(super) order: Order,
+    /// One that is being built; `None` for that of the order's environment.
+    pub(super) root: Option<PathBuf>,
+}
+
 /// Lives as long as the place and as long as something of it is not acknowledged.
-pub(super) async fn run(inner: Arc<Inner>, order: Order, commands: mpsc::Receiver<Command>, opened: Opened) {
-    let key = order.key;
-    life(&inner, order, commands, opened).await;
+pub(super) async fn run(inner: Arc<Inner>, job: Job, commands: mpsc::Receiver<Command>, opened: Opened) {
+    let key = job.order.key;
+    life(&inner, job, commands, opened).await;
     inner.forget(key);
 }
 
-async fn life(inner: &Arc<Inner>, order: Order, mut commands: mpsc::Receiver<Command>, opened: Opened) {
-    let key = order.key;
-    let mut making = tokio::spawn(obtain(Arc::clone(inner), order));
+async fn life(inner: &Arc<Inner>, job: Job, mut commands: mpsc::Receiver<Command>, opened: Opened) {
+    let key = job.order.key;
+    let mut making = tokio::spawn(obtain(Arc::clone(inner), job));
     let mut waiting = Vec::new();
     let made = loop {
         tokio::select! {
@@ -95,7 +103,14 @@ struct Obtained {
     order: Order,
 }
 
-async fn obtain(inner: Arc<Inner>, order: Order) -> Result<Obtained, DispatchError> {
+async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> {
+    let Job { order, root } = job;
+    if let Some(image) = root {
+        let limits = order.assignment.limits;
+        let spec = PlaceSpec { image, disk_bytes: limits.disk_bytes, disk_inodes: limits.disk_inodes };
+        let body = make(&inner, spec).await?;
+        return bound(body, String::new(), order);
+    }
     let name = order.assignment.environment.clone();
     let library = Arc::clone(&inner.library);
     let wanted = name.clone();
@@ -118,11 +133,15 @@ async fn obtain(inner: Arc<Inner>, order: Order) -> Result<Obtained, DispatchErr
         None => make(&inner, spec).await?,
     };
     refill(&inner);
+    bound(body, image.digest, order)
+}
+
+fn bound(body: Body, digest: String, order: Order) -> Result<Obtained, DispatchError> {
     if let Err(error) = fit(&body, &order) {
         bury(body);
         return Err(error);
     }
-    Ok(Obtained { body, digest: image.digest, order })
+    Ok(Obtained { body, digest, order })
 }
 
 async fn make(inner: &Arc<Inner>, spec: PlaceSpec) -> Result<Body, DispatchError> {

@@ -102,7 +102,7 @@ fn entry(library: &Library, declaration: &crate::environment::Declaration) -> En
         description: declaration.description.clone(),
         security: declaration.security.clone(),
         base: declaration.base,
-        packages: Vec::new(),
+        packages: declaration.lock.as_ref().map(|lock| lock.packages()).unwrap_or_default(),
         default_limits: declaration.default_limits,
         maximum_limits: declaration.maximum_limits,
         status,

@@ -5,4 +5,5 @@ mod declarations;
 mod host;
 mod image;
 mod imported;
+mod locked;
 mod support;

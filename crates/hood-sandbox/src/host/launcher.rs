@@ -224,7 +224,7 @@ fn foreign() -> io::Result<Vec<u64>> {
 }
 
 /// An executable in memory that nobody can change any more.
-fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = match rustix::fs::memfd_create("hood-agent", flags | MemfdFlags::EXEC) {
         // Kernels before 6.3 make every memfd executable and know no flag for it.

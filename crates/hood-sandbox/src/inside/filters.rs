@@ -5,6 +5,7 @@
 //! is on neither list, future calls included, is ENOSYS, which libraries answer with the older call.
 
 mod agent_list;
+mod filter_list;
 mod program_list;
 
 use std::io;
@@ -22,6 +23,12 @@ pub(super) fn for_program() -> Vec<Instruction> {
 /// The agent's filter. It never needs more than this list, so anything else is an attack.
 pub(super) fn for_agent() -> Vec<Instruction> {
     let rules: Vec<_> = agent_list::CALLS.iter().map(|number| (*number, Verdict::Allow)).collect();
+    bpf::compile(&rules, Verdict::Kill, Verdict::Kill)
+}
+
+/// For a process that turns bytes into bytes. Anything else is an attack.
+pub(super) fn for_filter() -> Vec<Instruction> {
+    let rules: Vec<_> = filter_list::CALLS.iter().map(|number| (*number, Verdict::Allow)).collect();
     bpf::compile(&rules, Verdict::Kill, Verdict::Kill)
 }
 

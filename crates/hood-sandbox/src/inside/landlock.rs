@@ -64,6 +64,18 @@ pub(super) fn confine() -> io::Result<()> {
     sys::landlock_enforce(ruleset.as_fd())
 }
 
+/// Takes every right to files, sockets and signals. Without Landlock in the kernel the seccomp filter
+/// stands alone, which knows no call that opens anything.
+pub(super) fn forbid_everything() -> io::Result<()> {
+    let abi = sys::landlock_abi();
+    if abi == 0 {
+        return Ok(());
+    }
+    let scoped = if abi >= SCOPES_SINCE { SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS } else { 0 };
+    let ruleset = sys::landlock_ruleset(abi, all_rights(abi), 0, scoped)?;
+    sys::landlock_enforce(ruleset.as_fd())
+}
+
 fn allow(ruleset: &OwnedFd, path: &str, access: u64) -> io::Result<()> {
     let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     sys::landlock_allow(ruleset.as_fd(), fd.as_fd(), access)

@@ -7,6 +7,7 @@
 
 mod attacks;
 mod burial;
+mod filter;
 mod floods;
 mod harness;
 mod lifecycle;

@@ -1,7 +1,10 @@
 //! `fumehood env`: what code can run in.
 
 mod build;
+mod lock;
 mod upkeep;
+
+use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use comfy_table::Cell;
@@ -22,9 +25,10 @@ Examples:
   fumehood env list
   fumehood env inspect minimal -o json
   fumehood env build minimal
+  fumehood env lock mine
   fumehood env gc
 
-list and inspect ask the server, as other commands do. build, rm and gc work on the images of this
+list and inspect ask the server, as other commands do. The others work on the images of this
 machine's data directory, beside a server that runs or without one.";
 
 /// Show, build and remove what code can run in.
@@ -58,6 +62,16 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Decide which packages an environment is made of, by version and hash, as apt and pip know them.
+    Lock {
+        /// Its name.
+        name: String,
+        /// Where to write the lock, in place of beside its declaration.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Remove images; a declared environment is built again when it is next needed.
     Rm {
         /// Names of their environments.
@@ -85,6 +99,9 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
         Command::List { output } => list(output.format, global).await,
         Command::Inspect { name, output } => inspect(name, output.format, global).await,
         Command::Build { names, output } => build::execute(names, output.format, global).await,
+        Command::Lock { name, out, output } => {
+            lock::execute(name, out.as_deref(), output.format, global).await
+        }
         Command::Rm { names, output } => upkeep::remove(names, output.format, global),
         Command::Gc { output } => upkeep::collect(output.format, global),
     }

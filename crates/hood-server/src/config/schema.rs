@@ -145,6 +145,7 @@ pub const KEYS: &[Key] = &[
     auto("environments.images_dir", Kind::Path),
     key("environments.default", Kind::Text),
     key("environments.build", Kind::OneOf(&["on-demand", "never"])),
+    key("environments.debian_repositories", Kind::List),
     key("log.filter", Kind::Filter),
     key("log.format", Kind::OneOf(&["text", "json"])),
     key("tls.cert", Kind::OptionalPath),

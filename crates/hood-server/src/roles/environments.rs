@@ -1,19 +1,89 @@
 //! What code can run in here: the declarations that come with the binary, the operator's, and the
 //! images that were made from them or imported.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use hood_dispatch::environment::{self, Declaration, Library};
+use hood_dispatch::environment::{self, Declaration, Library, Options, Sources};
+use hood_dispatch::local::{Local, LocalConfig};
+use hood_sandbox::IdRange;
 
 use super::data_dir::make_private;
 use crate::config::Config;
+
+/// How long killed places may take to be proven dead at the end.
+const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The library of this data directory. Any number of processes may have it open.
 pub fn open_library(config: &Config) -> anyhow::Result<Library> {
     make_private(&config.data_dir)?;
     let declarations = declarations(&config.environments.dir)?;
-    Ok(Library::open(&config.environments.images_dir, declarations)?)
+    let options = Options { sources: sources(config), ..Options::default() };
+    Ok(Library::open_with(&config.environments.images_dir, declarations, options)?)
+}
+
+/// Places that builds outside of a server run in, with records of their own.
+#[derive(Debug)]
+pub struct BuildPlaces {
+    local: Local,
+    state_dir: PathBuf,
+}
+
+impl BuildPlaces {
+    /// Gives a library places for its builds. Those that killed commands left behind are buried.
+    pub async fn start(config: &Config, library: Arc<Library>) -> anyhow::Result<Self> {
+        let parent = config.data_dir.join("sandbox-build");
+        let state_dir = parent.join(std::process::id().to_string());
+        let local = LocalConfig {
+            state_dir: state_dir.clone(),
+            ids: config.sandbox.id_range.map(|range| IdRange { first: range.first, pairs: range.count / 2 }),
+            cgroup_parent: config.sandbox.cgroup_parent.clone(),
+            places: 1,
+            stock: 0,
+            memory_bytes_max: config.sandbox.memory_bytes_max,
+        };
+        let started = tokio::task::spawn_blocking(move || {
+            bury_the_dead(&parent)?;
+            std::fs::create_dir_all(&local.state_dir)?;
+            anyhow::Ok(Local::start(local, library)?.0)
+        });
+        let local = started.await?.context("cannot start the sandbox that builds run in")?;
+        Ok(Self { local, state_dir })
+    }
+
+    /// Ends them, and leaves nothing.
+    pub async fn end(self) {
+        self.local.shut_down(BURIAL_PATIENCE).await;
+        drop(self.local);
+        // What cannot be removed now is looked at by the next build.
+        let _ = std::fs::remove_dir_all(self.state_dir);
+    }
+}
+
+/// Records of commands that are gone.
+fn bury_the_dead(parent: &Path) -> anyhow::Result<()> {
+    let Ok(entries) = std::fs::read_dir(parent) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        let pid = path.file_name().unwrap_or_default();
+        if !Path::new("/proc").join(pid).exists() {
+            hood_sandbox::bury_leftovers(&path)?;
+            std::fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where packages come from.
+pub fn sources(config: &Config) -> Sources {
+    Sources { debian: config.environments.debian_repositories.clone(), ..Sources::default() }
+}
+
+/// Every declaration, each with its lock where it has one.
+pub fn declarations_of(config: &Config) -> anyhow::Result<Vec<Declaration>> {
+    declarations(&config.environments.dir)
 }
 
 /// The built-in declarations and those of the operator, who may not redefine a built-in one: its name
@@ -31,7 +101,13 @@ fn declarations(dir: &Path) -> anyhow::Result<Vec<Declaration>> {
     for path in paths {
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let declaration = Declaration::parse(&text, &path.to_string_lossy())?;
+        let mut declaration = Declaration::parse(&text, &path.to_string_lossy())?;
+        let lock = path.with_extension("lock");
+        match std::fs::read_to_string(&lock) {
+            Ok(text) => declaration = declaration.with_lock(&text, &lock.to_string_lossy())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", lock.display())),
+        }
         if declarations.iter().any(|known| known.name == declaration.name) {
             bail!(
                 "{}: environment `{}` is declared twice; choose another name",

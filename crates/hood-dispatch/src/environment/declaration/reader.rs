@@ -1,5 +1,7 @@
 //! Reads a declaration and collects everything that is wrong with it.
 
+mod packages;
+
 use std::ops::Range;
 
 use hood_core::limits::{Limit, LimitError, Limits, LimitsRequest};
@@ -10,7 +12,7 @@ use super::{
     Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, NAME_BYTES_MAX, Problem, is_name,
 };
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "name",
     "description",
     "security",
@@ -18,6 +20,7 @@ const KEYS: [&str; 10] = [
     "isolation",
     "interpreter",
     "packages",
+    "links",
     "allowed_classes",
     "default_limits",
     "maximum_limits",
@@ -68,7 +71,7 @@ impl Reader<'_> {
         let base = self.base(&table);
         let isolation = self.isolation(&table);
         let interpreter = self.interpreter(&table);
-        self.packages(&table);
+        let packages = self.packages(&table, base);
         let classes = self.classes(&table);
         let limits = self.limits(&table);
         let (default_limits, maximum_limits) = limits?;
@@ -79,6 +82,8 @@ impl Reader<'_> {
             base: base?,
             isolation,
             interpreter: interpreter?,
+            packages,
+            lock: None,
             default_limits,
             maximum_limits,
             allowed_classes: classes?,
@@ -147,11 +152,13 @@ impl Reader<'_> {
 
     fn base(&mut self, table: &Table<'_, '_>) -> Option<Base> {
         let (at, text) = self.string(table, "base")?;
-        if text != Base::HostPython.as_str() {
-            self.problem(at, "base", format!("`{text}` is no base; known is host-python"));
-            return None;
+        let known = [Base::HostPython, Base::Locked];
+        let found = known.into_iter().find(|base| base.as_str() == text);
+        if found.is_none() {
+            let known = known.map(Base::as_str).join(", ");
+            self.problem(at, "base", format!("`{text}` is no base; known are {known}"));
         }
-        Some(Base::HostPython)
+        found
     }
 
     fn interpreter(&mut self, table: &Table<'_, '_>) -> Option<String> {
@@ -162,20 +169,6 @@ impl Reader<'_> {
             return None;
         }
         Some(text.to_owned())
-    }
-
-    fn packages(&mut self, table: &Table<'_, '_>) {
-        let Some((span, value)) = table.get("packages") else { return };
-        match value.as_array() {
-            Some(packages) if packages.is_empty() => {}
-            Some(_) => self.problem(
-                span.start,
-                "packages",
-                "base host-python takes no packages: its images hold the interpreter and its standard \
-                 library alone",
-            ),
-            None => self.problem(span.start, "packages", format!("is an array, not {}", article(value))),
-        }
     }
 
     fn classes(&mut self, table: &Table<'_, '_>) -> Option<Vec<ExecutorClass>> {

@@ -40,6 +40,58 @@ fn what_is_declared_is_taken_and_what_is_not_is_ours() {
     assert_eq!(declaration.default_limits.memory_bytes, 256 << 20);
 }
 
+#[test]
+fn each_of_ours_has_a_lock_of_itself_and_says_what_holds_it() {
+    for declaration in builtin().expect("ours are right") {
+        assert!(declaration.security.is_some(), "{}", declaration.name);
+        match (&declaration.lock, declaration.base) {
+            (Some(lock), Base::Locked) => {
+                assert_eq!(lock.request, declaration.request(), "{}: lock it anew", declaration.name);
+                assert_eq!(lock.release, declaration.packages.release);
+                let named = |name: &String| lock.debs.iter().any(|deb| deb.name == *name);
+                assert!(declaration.packages.debian.iter().all(named), "{}", declaration.name);
+                assert!(named(&declaration.interpreter), "{} is known by no package", declaration.name);
+            }
+            (None, Base::HostPython) => {}
+            (lock, base) => panic!("{}: {base:?} with {lock:?}", declaration.name),
+        }
+    }
+}
+
+const LOCKED: &str = r#"name = "mine"
+description = "Mine"
+base = "locked"
+interpreter = "bash"
+allowed_classes = ["cpu"]
+[packages]
+debian_release = "bookworm"
+debian = ["bash"]
+python_version = "3.11"
+python = ["numpy>=2"]
+[links]
+"usr/bin/x" = "y"
+"#;
+
+#[test]
+fn packages_are_read_and_their_mistakes_named() {
+    let mine = Declaration::parse(LOCKED, "mine.toml").expect("is right");
+    assert_eq!((mine.packages.debian, mine.packages.python), (vec!["bash".into()], vec!["numpy>=2".into()]));
+    assert_eq!(mine.packages.links.get("usr/bin/x").map(String::as_str), Some("y"));
+    for (line, by, key, word) in [
+        (r#"debian = ["bash"]"#, "debian = []", "packages.debian", "is empty"),
+        (r#"["bash"]"#, r#"["--allow-unauthenticated"]"#, "packages.debian", "no name"),
+        (r#"["numpy>=2"]"#, r#"["x @ http://a.example/x.whl"]"#, "packages.python", "no name"),
+        (r#""bookworm""#, r#""book/worm""#, "packages.debian_release", "no name of a release"),
+        (r#"python_version = "3.11""#, "", "packages.python_version", "is missing"),
+        (r#""usr/bin/x""#, r#""../x""#, "links.../x", "beneath the root"),
+        ("[packages]", "[package]", "packages", "is missing"),
+    ] {
+        let error = Declaration::parse(&LOCKED.replace(line, by), "mine.toml").expect_err(by);
+        let named = error.problems.iter().any(|found| found.key == key && found.problem.contains(word));
+        assert!(named, "{by}: {error}");
+    }
+}
+
 /// A declaration in which one line was replaced, and the line, key and words of the complaint.
 #[test]
 fn each_mistake_is_named_with_its_line_and_key() {
@@ -59,8 +111,8 @@ fn each_mistake_is_named_with_its_line_and_key() {
         (r#"["cpu", "high-memory"]"#, r#"["cpu", "cpu"]"#, 5, "allowed_classes", "twice"),
         (r#"["cpu", "high-memory"]"#, "[]", 5, "allowed_classes", "no evaluation could run"),
         (r#"["cpu", "high-memory"]"#, r#""cpu""#, 5, "allowed_classes", "an array of strings, not a string"),
-        ("packages = []", r#"packages = [{ name = "numpy" }]"#, 6, "packages", "takes no packages"),
-        ("packages = []", r#"packages = "numpy""#, 6, "packages", "an array, not a string"),
+        ("packages = []", r#"packages = [{ name = "numpy" }]"#, 6, "packages", "host-python takes none"),
+        ("packages = []", r#"packages = "numpy""#, 6, "packages", "host-python takes none"),
         ("packages = []", "network = true", 6, "network", "unknown key"),
         ("wall_ms = 5_000", "wall = 5_000", 8, "default_limits.wall", "unknown key"),
         ("wall_ms = 5_000", "wall_ms = -1", 8, "default_limits.wall_ms", "an integer from 0 on"),

@@ -7,10 +7,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use hood_dispatch::environment::{
-    Bounds, EnvironmentError, Image, Imported, Library, Options, Removed, Status, builtin,
+    Bounds, EnvironmentError, Image, Imported, Library, Options, Removed, Status,
 };
 
-use super::support::{entries, is_root, open, temp, tree};
+use super::support::{entries, is_root, minimal, open, temp, tree};
 
 fn imported() -> Imported {
     Imported {
@@ -102,7 +102,7 @@ fn what_cannot_be_an_image_is_refused_and_leaves_nothing() {
     let dir = temp();
     let bounds = Bounds { bytes: 64, inodes: 20, depth: 4 };
     let options = Options { bounds, ..Options::default() };
-    let library = Library::open_with(dir.path(), builtin().expect("right"), options).expect("opens");
+    let library = Library::open_with(dir.path(), minimal(None), options).expect("opens");
     type Fill = fn(&Path);
     let cases: [(&str, Fill); 4] = [
         ("neither file", |root| {

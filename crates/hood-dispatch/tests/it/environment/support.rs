@@ -29,6 +29,7 @@ pub(super) fn is_root() -> bool {
 /// `minimal`, made from another interpreter where one is named.
 pub(super) fn minimal(interpreter: Option<&Path>) -> Vec<Declaration> {
     let mut declarations = builtin().expect("ours are right");
+    declarations.truncate(1);
     if let Some(path) = interpreter {
         declarations[0].interpreter = path.to_str().expect("text").to_owned();
     }

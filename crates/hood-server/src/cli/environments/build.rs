@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use hood_dispatch::environment::{Image, Library, Progress, Stage};
+use hood_dispatch::environment::{Declaration, Image, Library, Progress, Stage, Status};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::super::output::{self, Format};
 use super::super::terminal::Text;
 use super::super::units;
 use super::{failed, library};
+use crate::roles::BuildPlaces;
 
 /// One environment that is ready now.
 #[derive(Debug, Serialize)]
@@ -32,18 +33,48 @@ struct Built {
 
 pub(super) async fn execute(names: &[String], format: Format, global: &Global) -> Result<Exit, Failure> {
     let library = Arc::new(library(global)?);
+    let places = places(&library, names, global).await?;
+    let built = each(&library, names, format).await;
+    if let Some(places) = places {
+        places.end().await;
+    }
+    let all = built?;
+    match format {
+        Format::Json => output::json(&all),
+        Format::Text => Ok(Exit::DONE),
+    }
+}
+
+/// Places to build in, where one of these will need them.
+async fn places(
+    library: &Arc<Library>,
+    names: &[String],
+    global: &Global,
+) -> Result<Option<BuildPlaces>, Failure> {
+    let needs = |one: &Declaration| names.contains(&one.name) && one.packages.python_version.is_some();
+    let unbuilt = |one: &Declaration| !matches!(library.status(&one.name), Status::Ready(_));
+    if !library.declarations().iter().any(|one| needs(one) && unbuilt(one)) {
+        return Ok(None);
+    }
+    let config = global.load()?.config;
+    let started = BuildPlaces::start(&config, Arc::clone(library)).await;
+    started.map(Some).map_err(|error| {
+        Failure::new("cannot make the sandbox that builds run in")
+            .because(error)
+            .next("`fumehood doctor` says what this host lacks")
+    })
+}
+
+async fn each(library: &Arc<Library>, names: &[String], format: Format) -> Result<Vec<Built>, Failure> {
     let mut all = Vec::new();
     for name in names {
-        let built = one(&library, name).await?;
+        let built = one(library, name).await?;
         if format == Format::Text {
             output::text(&line(&built))?;
         }
         all.push(built);
     }
-    match format {
-        Format::Json => output::json(&all),
-        Format::Text => Ok(Exit::DONE),
-    }
+    Ok(all)
 }
 
 async fn one(library: &Arc<Library>, name: &str) -> Result<Built, Failure> {
