@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read};
 use hood_wire::unpack::Message;
 use tar::{Archive, EntryType};
 
-use crate::{Out, say_file, wrong};
+use crate::speech::{Out, say_file, wrong};
 
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER_BYTES: usize = 60;

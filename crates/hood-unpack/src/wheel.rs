@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek};
 use hood_wire::unpack::Message;
 use zip::ZipArchive;
 
-use crate::{Out, say_file, wrong};
+use crate::speech::{Out, say_file, wrong};
 
 pub(crate) fn unpack(from: impl Read + Seek, out: &mut Out<'_>) -> io::Result<()> {
     let mut archive =
