@@ -126,6 +126,7 @@ impl Client {
             environment: ENVIRONMENT.to_owned(),
             priority: u8::try_from(scheduler.draw(|rng| rng.below(3))).unwrap_or(0),
             labels: BTreeMap::new(),
+            callback: None,
             request: to_json(&accepted),
         }
     }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hood_wire::api::{
-    Batch, BatchCreated, BatchSubmission, CancelRequest, Environment, EnvironmentList, Evaluation,
-    EvaluationList, EventList, QueueStatus, Submission, Version,
+    Batch, BatchCreated, BatchSubmission, CancelRequest, DeadList, Environment, EnvironmentList, Evaluation,
+    EvaluationList, EventList, QueueStatus, RequeueReport, RequeueRequest, Submission, Version,
 };
 use reqwest::{Method, StatusCode, Url};
 
 use crate::call::{Call, Caller, OnPause};
 use crate::error::{Error, WrongAddress};
 use crate::follow::{EventStream, OutputStream, Stream};
-use crate::query::ListQuery;
+use crate::query::{DeadQuery, ListQuery};
 use crate::retry::{Pause, Retry};
 use crate::token::Token;
 
@@ -194,6 +194,16 @@ impl Client {
     /// Removes an evaluation that has ended, with everything that is kept of it.
     pub async fn delete(&self, id: &str) -> Result<(), Error> {
         self.caller.done(&Call::new(Method::DELETE, &["v1", "evaluations", id])).await
+    }
+
+    /// What infrastructure failed, with every attempt.
+    pub async fn dead(&self, query: &DeadQuery) -> Result<DeadList, Error> {
+        self.document(&Call::get(&["v1", "dead"]).query(query.pairs())).await
+    }
+
+    /// Gives it another life. Asked twice it does so once.
+    pub async fn requeue(&self, request: &RequeueRequest) -> Result<RequeueReport, Error> {
+        self.document(&Call::new(Method::POST, &["v1", "dead", "requeue"]).json(request)?).await
     }
 
     pub async fn environments(&self) -> Result<EnvironmentList, Error> {

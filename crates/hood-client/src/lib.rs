@@ -15,6 +15,6 @@ pub use client::{Client, ClientBuilder, Submitted};
 pub use error::{Error, WrongAddress};
 pub use follow::{EventStream, OutputStream, Stream};
 pub use hood_wire::api;
-pub use query::ListQuery;
+pub use query::{DeadQuery, ListQuery};
 pub use retry::{Pause, Retry};
 pub use token::Token;

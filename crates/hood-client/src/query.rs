@@ -29,6 +29,29 @@ impl ListQuery {
     }
 }
 
+/// Which of those that infrastructure failed a list shows. Newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadQuery {
+    /// `name=value` each; joined by AND.
+    pub labels: Vec<(String, String)>,
+    /// RFC 3339.
+    pub since: Option<String>,
+    pub batch: Option<String>,
+    /// Also those that were requeued.
+    pub all: bool,
+    pub cursor: Option<String>,
+    pub limit: Option<u32>,
+}
+
+impl DeadQuery {
+    pub(crate) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let Self { labels, since, batch, all, cursor, limit } = self.clone();
+        let mut pairs = ListQuery { labels, since, batch, cursor, limit, ..ListQuery::default() }.pairs();
+        pairs.extend(all.then(|| ("all", "true".to_owned())));
+        pairs
+    }
+}
+
 const fn state_name(state: State) -> &'static str {
     match state {
         State::Queued => "queued",

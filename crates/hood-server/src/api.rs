@@ -8,6 +8,8 @@ mod batches;
 mod body;
 mod catalogue;
 mod config;
+mod dead;
+mod deliveries;
 mod docs;
 mod environments;
 mod error;

@@ -6,6 +6,7 @@ mod cancel;
 mod completions;
 mod config;
 mod connect;
+mod dead;
 mod delete;
 mod doctor;
 mod environments;
@@ -70,6 +71,7 @@ enum Command {
     Events(events::Args),
     Cancel(cancel::Args),
     Delete(delete::Args),
+    Dead(dead::Args),
     #[command(name = "env", visible_alias = "environments")]
     Environments(environments::Args),
     Doctor(doctor::Args),
@@ -148,6 +150,7 @@ impl Command {
             Self::Events(args) => events::execute(&args, global).await,
             Self::Cancel(args) => cancel::execute(&args, global).await,
             Self::Delete(args) => delete::execute(&args, global).await,
+            Self::Dead(args) => dead::execute(&args, global).await,
             Self::Environments(args) => environments::execute(&args, global).await,
             Self::Version(args) => version::execute(&args, global).await,
             Self::Config(_)

@@ -23,6 +23,8 @@ pub use host::Host;
 pub use layers::{Entry, Origin, Sources};
 pub use schema::{KEYS, Key, Kind};
 
+use crate::webhook::{Network, Rules};
+
 /// The one commented default file.
 pub const DEFAULT_FILE: &str = include_str!("config/default.toml");
 
@@ -47,6 +49,7 @@ pub struct Config {
     pub environments: Environments,
     pub log: Log,
     pub tls: Tls,
+    pub webhooks: Webhooks,
     pub telemetry: Telemetry,
 }
 
@@ -279,6 +282,25 @@ pub struct TlsFiles {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// Empty for the data directory's own.
+    pub secret: Secret,
+    #[serde(deserialize_with = "networks")]
+    pub allow: Vec<Network>,
+    #[serde(deserialize_with = "networks")]
+    pub refuse: Vec<Network>,
+    #[serde(deserialize_with = "optional_path")]
+    pub ca: Option<PathBuf>,
+}
+
+impl Webhooks {
+    pub fn rules(&self) -> Rules {
+        Rules { allow: self.allow.clone(), refuse: self.refuse.clone() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Telemetry {
     pub otlp_endpoint: Url,
 }
@@ -417,6 +439,12 @@ fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
         return Ok(None);
     }
     text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let networks = texts.iter().map(|text| text.parse::<Network>());
+    networks.collect::<Result<_, _>>().map_err(|()| serde::de::Error::custom("not a network"))
 }
 
 fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {

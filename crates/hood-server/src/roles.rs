@@ -11,6 +11,7 @@ mod keeping;
 pub(crate) mod offer;
 pub mod serve;
 mod side;
+mod webhooks;
 pub mod worker;
 
 pub use data_dir::{DataDir, DataDirError, Endpoint};

@@ -45,6 +45,7 @@ fn evaluation(n: u64) -> NewEvaluation {
         environment: "minimal".to_owned(),
         priority: 0,
         labels,
+        callback: None,
         request: "r".repeat(800),
     }
 }

@@ -36,8 +36,9 @@ pub use keeping::{ORPHAN_AGE, WRITING_MAX};
 pub use migrate::Duty;
 pub use model::{
     Accepted, AttemptRecord, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk, Claimed,
-    Commit, Delete, Filter, Idempotency, Key, Lapsed, Lease, NewEvaluation, NewKey, NewSubmission,
-    OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Span, Storage, Tenure,
+    Commit, Dead, Delete, Delivery, DeliveryId, DeliveryRecord, DeliveryState, Filter, Idempotency, Key,
+    Lapsed, Lease, Lives, NewEvaluation, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record,
+    RecordSummary, Renewed, Requeued, Settled, Span, Storage, Tenure,
 };
 pub use store::Store;
 pub use wake::{BusConfig, BusError, BusSide, Cancels, Reach, Subscription, Wake};

@@ -32,6 +32,7 @@ const ALL: &[Migration] = &[
     portable!(1, "initial", "0001_initial.sql", 1),
     portable!(2, "blobs", "0002_blobs.sql", 1),
     portable!(3, "sharded_depths", "0003_sharded_depths.sql", 3),
+    portable!(4, "requeues_and_deliveries", "0004_requeues_and_deliveries.sql", 3),
 ];
 
 /// Whether a program brings the schema up to date itself.

@@ -3,9 +3,11 @@
 pub(crate) mod blobs;
 pub(crate) mod client;
 pub(crate) mod commit;
+pub(crate) mod deliver;
 pub(crate) mod depth;
 pub(crate) mod lease;
 pub(crate) mod output;
+pub(crate) mod requeue;
 pub(crate) mod submit;
 
 use hood_core::{EvaluationId, Event, EventKind, Tenant, Timestamp};

@@ -1,6 +1,7 @@
 //! Everything that only reads. Each look is one snapshot.
 
 mod list;
+mod told;
 
 use futures::TryStreamExt as _;
 use hood_core::lifecycle::State;
@@ -19,6 +20,7 @@ use crate::rows::{
 use crate::writer::failed;
 
 pub(crate) use list::list;
+pub(crate) use told::{deliveries, lives};
 
 pub(crate) async fn key(db: &mut Connection<'_>, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
     let row = query("SELECT tenant, name FROM api_keys WHERE hash = $1")

@@ -18,13 +18,15 @@ use crate::error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 use crate::gate::Gate;
 use crate::migrate;
 use crate::model::{
-    Accepted, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Filter, Idempotency,
-    Key, Lapsed, Lease, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary,
-    Renewed, Span, Storage, Tenure,
+    Accepted, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Delivery, DeliveryId,
+    DeliveryRecord, DeliveryState, Filter, Idempotency, Key, Lapsed, Lease, Lives, NewKey, NewSubmission,
+    OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Requeued, Settled, Span, Storage, Tenure,
 };
 use crate::ops::client::{Count, Durability, Expire, Forget, InsertKey, PutCapacity, RequestCancel};
 use crate::ops::commit::Write;
+use crate::ops::deliver::{ClaimDeliveries, Redeliver, SettleDelivery};
 use crate::ops::lease::{Claim, Reclaim, Renew};
+use crate::ops::requeue::Requeue;
 use crate::ops::submit::{Submit, existing};
 use crate::read;
 use crate::size::DatabaseSize;
@@ -163,6 +165,47 @@ impl Store {
     ) -> Result<Accepted, SubmitError> {
         let config = self.inner.config.clone();
         self.writer()?.run(Submit { tenant: tenant.clone(), now, submission, config }).await
+    }
+
+    /// Gives one that infrastructure failed another life, under the id `new`.
+    pub async fn requeue(
+        &self,
+        tenant: &Tenant,
+        (old, new): (EvaluationId, EvaluationId),
+        now: Timestamp,
+    ) -> Result<Requeued, SubmitError> {
+        let config = self.inner.config.clone();
+        self.writer()?.run(Requeue { tenant: tenant.clone(), now, old, new, config }).await
+    }
+
+    pub async fn lives(&self, tenant: &Tenant, id: EvaluationId) -> Result<Lives, StoreError> {
+        read::lives(&mut self.reader().await?.connection(), tenant, id).await
+    }
+
+    /// Takes deliveries that are due, for as long as the tenure lasts.
+    pub async fn claim_deliveries(&self, tenure: &Tenure, limit: u32) -> Result<Vec<Delivery>, StoreError> {
+        self.writer()?.run(ClaimDeliveries { tenure: tenure.clone(), limit }).await
+    }
+
+    /// False where the claim was over and somebody else has it.
+    pub async fn settle_delivery(&self, of: &Delivery, settled: Settled) -> Result<bool, StoreError> {
+        self.writer()?.run(SettleDelivery { id: of.id.clone(), token: of.token, settled }).await
+    }
+
+    /// Tells it once more, with as many tries as in the beginning.
+    pub async fn redeliver(&self, id: &DeliveryId, now: Timestamp) -> Result<(), FindError> {
+        self.writer()?.run(Redeliver { id: id.clone(), now }).await
+    }
+
+    /// Newest first; `of` is one evaluation, and where the page begins.
+    pub async fn deliveries(
+        &self,
+        tenant: &Tenant,
+        states: &[DeliveryState],
+        of: (Option<EvaluationId>, Option<EvaluationId>),
+        limit: u32,
+    ) -> Result<Page<DeliveryRecord>, StoreError> {
+        read::deliveries(&mut self.reader().await?.connection(), tenant, states, of, limit).await
     }
 
     /// What an idempotency key stands for already: what was accepted stays accepted, though it would

@@ -81,6 +81,11 @@ impl Wake {
         self.bus.work()
     }
 
+    /// Ends when a delivery was noted after this call.
+    pub fn deliveries(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.bus.deliveries()
+    }
+
     /// Hints about one evaluation: an event, output, or a cancel intent.
     pub fn watch(&self, id: EvaluationId) -> Subscription {
         self.bus.watch(id)
@@ -103,6 +108,8 @@ impl Wake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Signal {
     Work,
+    /// Something is to be told to a client's URL.
+    Deliveries,
     Changed(EvaluationId),
     Cancel(EvaluationId),
 }

@@ -2,6 +2,8 @@
 //! sent may gain fields.
 
 mod batch;
+mod dead;
+mod delivery;
 mod environment;
 mod evaluation;
 mod event;
@@ -11,6 +13,10 @@ mod service;
 mod submission;
 
 pub use batch::{Batch, BatchCreated, BatchSubmission};
+pub use dead::{
+    DeadEvaluation, DeadList, Requeue, RequeueFilter, RequeueOutcome, RequeueReport, RequeueRequest,
+};
+pub use delivery::{Delivery, DeliveryList, DeliveryState, WebhookData, WebhookMessage};
 pub use environment::{BuildProgress, Environment, EnvironmentList, EnvironmentState, Package};
 pub use evaluation::{
     AttemptSummary, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary, Limits, State,

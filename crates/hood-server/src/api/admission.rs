@@ -17,6 +17,7 @@ use crate::document::{
     AcceptedDocument, environment_facts, limits_from_wire, limits_request_to_core, limits_to_wire,
     risk_to_core,
 };
+use crate::webhook::Target;
 
 pub(crate) const PRIORITY_MAX: u8 = 9;
 const PRIORITY_DEFAULT: u8 = 5;
@@ -60,6 +61,11 @@ impl Admission<'_> {
             errors.push(wrong("priority", format!("is at most {PRIORITY_MAX}")));
         }
         let grace_ms = grace_ms(&submission, bounds, &mut errors);
+        if let Some(Err(why)) =
+            submission.callback_url.as_deref().map(|url| Target::parse(url, &self.config.webhooks))
+        {
+            errors.push(wrong("callback_url", why.to_string()));
+        }
         // Where no error was found, environment and limits are there.
         let (Some(environment), Some(limits), true) = (environment, limits, errors.is_empty()) else {
             return Err(Rejection::Fields(errors));

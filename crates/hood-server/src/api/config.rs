@@ -7,6 +7,7 @@ use hood_core::plan::PolicyMode;
 
 use super::guard::HostPolicy;
 use crate::config::{Builds, Config};
+use crate::webhook::Rules;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -20,6 +21,8 @@ pub struct ApiConfig {
     pub queue_max: u64,
     /// Whether an environment may be built because a submission names it.
     pub builds: Builds,
+    /// Where webhooks may go.
+    pub webhooks: Rules,
     pub limits: ApiLimits,
 }
 
@@ -65,6 +68,7 @@ impl ApiConfig {
             hosts: HostPolicy::new(address, &config.server.allowed_hosts),
             queue_max: config.store.queue_max,
             builds: config.environments.build,
+            webhooks: config.webhooks.rules(),
             limits,
         }
     }

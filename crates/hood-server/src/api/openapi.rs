@@ -1,6 +1,6 @@
 //! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
 
-use hood_wire::api::{FieldError, Problem};
+use hood_wire::api::{FieldError, Problem, WebhookMessage};
 use utoipa::OpenApi;
 use utoipa::openapi::path::Parameter;
 use utoipa::openapi::schema::{SchemaType, Type};
@@ -19,10 +19,12 @@ const KEY: &str = "key";
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         description = "Runs untrusted evaluations behind strong isolation and gives back results that can be trusted.\n\nErrors are RFC 9457 problems with a stable `code`; unknown fields and parameters are errors too. Times are RFC 3339, UTC; sizes are bytes; durations are milliseconds."
     ),
-    components(schemas(Problem, FieldError)),
+    components(schemas(Problem, FieldError, WebhookMessage)),
     tags(
         (name = "evaluations", description = "Code to run, and what came of it."),
         (name = "batches", description = "Many evaluations accepted at once."),
+        (name = "dead", description = "What infrastructure failed, and another life for it."),
+        (name = "deliveries", description = "Webhooks: what was told of ends, and what was not."),
         (name = "environments", description = "What code runs in."),
         (name = "service", description = "The server itself."),
         (name = "health", description = "For orchestrators and monitoring."),
@@ -32,8 +34,19 @@ pub(super) struct Description;
 
 /// What clients send, and what leaves fields out where they do not apply. In everything else every
 /// field is there, if only as null.
-const MAY_LACK_FIELDS: [&str; 7] =
-    ["BatchSubmission", "CancelRequest", "Event", "InputFile", "LimitsRequest", "Problem", "Submission"];
+const MAY_LACK_FIELDS: [&str; 11] = [
+    "BatchSubmission",
+    "CancelRequest",
+    "Event",
+    "EventDetail",
+    "Hops",
+    "InputFile",
+    "LimitsRequest",
+    "Problem",
+    "RequeueFilter",
+    "RequeueRequest",
+    "Submission",
+];
 
 /// Adds the key, which every route needs that does not say otherwise, and says of headers what is
 /// said of the query: one that may be left out is not null.

@@ -9,6 +9,7 @@ use axum::http::Uri;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hood_core::{BatchId, EvaluationId, State, Timestamp};
+use hood_store::DeliveryState;
 use hood_wire::api::FieldError;
 
 use super::error::{ApiError, ErrorCode};
@@ -126,6 +127,25 @@ impl Query {
     /// Where a page of evaluations goes on.
     pub(crate) fn evaluation_cursor(&mut self) -> Option<EvaluationId> {
         self.take("cursor", |text| decode_cursor(text).and_then(|id| id.parse().ok()).ok_or_else(not_ours))
+    }
+
+    pub(crate) fn evaluation(&mut self, name: &str) -> Option<EvaluationId> {
+        self.take(name, |text| text.parse().map_err(|error: hood_core::id::IdError| error.to_string()))
+    }
+
+    /// States of deliveries, repeated or with commas between them.
+    pub(crate) fn delivery_states(&mut self) -> Vec<DeliveryState> {
+        let mut states = Vec::new();
+        for text in self.take_all("state").iter().flat_map(|value| value.split(',')) {
+            match DeliveryState::parse(text) {
+                Some(state) => states.push(state),
+                None => {
+                    let known = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
+                    self.wrong("state", format!("is one of {known}"));
+                }
+            }
+        }
+        states
     }
 
     /// Where a page of events goes on.

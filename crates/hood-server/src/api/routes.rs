@@ -15,7 +15,7 @@ use super::error::{ApiError, ErrorCode};
 use super::guard::{authenticate, check_host, check_origin, observe};
 use super::openapi::Description;
 use super::state::ApiState;
-use super::{batches, docs, environments, evaluations, service};
+use super::{batches, dead, deliveries, docs, environments, evaluations, service};
 
 /// What needs an API key.
 fn keyed() -> OpenApiRouter<ApiState> {
@@ -28,6 +28,10 @@ fn keyed() -> OpenApiRouter<ApiState> {
         .routes(routes!(evaluations::output::stderr))
         .routes(routes!(batches::create::create))
         .routes(routes!(batches::get::get))
+        .routes(routes!(dead::list::list))
+        .routes(routes!(dead::requeue::requeue))
+        .routes(routes!(deliveries::list::list))
+        .routes(routes!(deliveries::redeliver::redeliver))
         .routes(routes!(environments::list::list))
         .routes(routes!(environments::get::get))
         .routes(routes!(service::queue::get))

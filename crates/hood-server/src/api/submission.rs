@@ -86,6 +86,7 @@ pub(crate) fn new_evaluation(
         environment: admitted.document.environment.clone(),
         priority: admitted.document.priority,
         labels: admitted.labels,
+        callback: admitted.document.submission.callback_url.clone(),
         request: serde_json::to_string(&admitted.document).map_err(ApiError::internal)?,
     })
 }

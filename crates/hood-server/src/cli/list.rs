@@ -75,7 +75,7 @@ impl From<StateArg> for State {
     }
 }
 
-fn since(text: &str) -> Result<String, String> {
+pub(super) fn since(text: &str) -> Result<String, String> {
     if let Ok(ago) = units::duration(text) {
         let ago = jiff::SignedDuration::try_from(ago).map_err(|error| error.to_string())?;
         let then = jiff::Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@ use std::fmt;
 use hood_core::limits::Limit;
 
 use super::IdRange;
+use crate::webhook::Network;
 
 /// For keys that have it: worked out at the start from what this host is.
 pub(super) const AUTO: &str = "auto";
@@ -42,6 +43,8 @@ pub enum Kind {
     IdRange,
     Filter,
     OneOf(&'static [&'static str]),
+    /// A list of addresses, or of networks as `ADDRESS/BITS`.
+    Networks,
     /// With one of these schemes, or empty for none. Its password is not shown.
     Url(&'static [&'static str]),
     /// Empty for none. Never shown.
@@ -151,6 +154,10 @@ pub const KEYS: &[Key] = &[
     key("tls.cert", Kind::OptionalPath),
     key("tls.key", Kind::OptionalPath),
     key("tls.ca", Kind::OptionalPath),
+    key("webhooks.secret", Kind::Secret),
+    key("webhooks.allow", Kind::Networks),
+    key("webhooks.refuse", Kind::Networks),
+    key("webhooks.ca", Kind::OptionalPath),
     key("telemetry.otlp_endpoint", Kind::Url(&["http", "https"])),
 ];
 
@@ -170,7 +177,7 @@ impl Key {
         let as_text = || toml::Value::String(text.to_owned());
         match self.kind {
             Kind::Count { .. } => text.parse().map_or_else(|_| as_text(), toml::Value::Integer),
-            Kind::List => {
+            Kind::List | Kind::Networks => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect())
             }
@@ -194,6 +201,9 @@ impl Key {
             Kind::OptionalAddress => {
                 text.is_some_and(|text| text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok())
             }
+            Kind::Networks => value.as_array().is_some_and(|items| {
+                items.iter().all(|item| item.as_str().is_some_and(|item| item.parse::<Network>().is_ok()))
+            }),
             Kind::OptionalPath => text.is_some_and(|text| text.is_empty() || is_path(text)),
             Kind::Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
             Kind::List => value.as_array().is_some_and(|items| {
@@ -271,6 +281,7 @@ impl fmt::Display for Kind {
                 f.write_str("an IP address and a port, as in \"127.0.0.1:7470\" or \"[::1]:7470\"")
             }
             Self::List => f.write_str("a list of texts"),
+            Self::Networks => f.write_str("a list of addresses or networks, as in \"10.0.0.0/8\""),
             Self::IdRange => f.write_str("\"FIRST:COUNT\" with FIRST above 0 and COUNT at least 2"),
             Self::Filter => {
                 f.write_str("a level (error, warn, info, debug, trace) or TARGET=LEVEL, with commas")

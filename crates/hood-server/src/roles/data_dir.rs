@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 const LOCK: &str = "lock";
 const TOKEN: &str = "token";
+const WEBHOOK_SECRET: &str = "webhook_secret";
 const ENDPOINT: &str = "server.json";
 
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,20 @@ impl DataDir {
 
     /// The token that is kept for commands of this user, if there is one.
     pub fn token(&self) -> Result<Option<String>, DataDirError> {
-        let at = self.path.join(TOKEN);
+        self.secret(TOKEN)
+    }
+
+    /// What webhooks are signed with.
+    pub fn webhook_secret(&self) -> Result<Option<String>, DataDirError> {
+        self.secret(WEBHOOK_SECRET)
+    }
+
+    pub fn keep_webhook_secret(&self, secret: &str) -> Result<(), DataDirError> {
+        self.replace(WEBHOOK_SECRET, secret.as_bytes())
+    }
+
+    fn secret(&self, name: &str) -> Result<Option<String>, DataDirError> {
+        let at = self.path.join(name);
         let mut text = String::new();
         let read = |mut file: File| {
             // Whatever somebody made of its mode.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::data_dir::DataDir;
 use super::environments::open_library;
 use super::keeping::Keeper;
-use super::{apart, bus, offer};
+use super::{apart, bus, offer, webhooks};
 use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -85,6 +85,7 @@ pub struct Running {
     api: JoinHandle<anyhow::Result<()>>,
     offers: JoinHandle<()>,
     keeping: JoinHandle<()>,
+    notifier: JoinHandle<()>,
 }
 
 /// Starts every part, in the order in which each needs the one before it, and answers requests when
@@ -126,6 +127,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     watch_over(&health, &store, &local, &worker, policy);
     let keeping = Keeper::new(&store, &clock, worker_config(config).name).spawn(&stop_intake);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
+    let notifier = webhooks::start(&config.webhooks, &data_dir, (&store, &clock), &stop_intake)?;
 
     let listen = match options.purpose {
         Purpose::Standing => config.server.listen,
@@ -153,6 +155,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         api,
         offers,
         keeping,
+        notifier,
     })
 }
 
@@ -165,6 +168,8 @@ impl Running {
         self.stop_serving.cancel();
         self.data_dir.withdraw();
         let served = self.api.await.context("the API panicked")?;
+        // What is on its way was told to end when the intake was.
+        self.notifier.await.context("the sender of webhooks panicked")?;
         self.offers.abort();
         self.keeping.abort();
         self.local.shut_down(BURIAL_PATIENCE).await;

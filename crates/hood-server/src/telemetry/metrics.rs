@@ -19,6 +19,7 @@ pub const LEASES_HELD: &str = "fumehood_leases_held";
 pub const HTTP_REQUESTS: &str = "fumehood_http_requests_total";
 pub const HTTP_SECONDS: &str = "fumehood_http_request_duration_seconds";
 pub const HTTP_STREAMS: &str = "fumehood_http_streams_open";
+pub const WEBHOOKS: &str = "fumehood_webhook_tries_total";
 pub const EVENT_DELIVERY: &str = "fumehood_event_delivery_seconds";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ const fn metric(
     Description { name, kind, labels, help }
 }
 
-pub const ALL: [Description; 13] = [
+pub const ALL: [Description; 14] = [
     metric(QUEUE_DEPTH, Kind::Gauge, &["state", "priority"], "Evaluations that are not terminal."),
     metric(QUEUE_OLDEST_AGE, Kind::Gauge, &[], "Age of the oldest queued evaluation; 0 if none waits."),
     metric(STORAGE_BYTES, Kind::Gauge, &["what"], "Storage: `used`, `limit` and `reserve`."),
@@ -84,6 +85,7 @@ pub const ALL: [Description; 13] = [
         "From a request's head to its answer's head.",
     ),
     metric(HTTP_STREAMS, Kind::Gauge, &["kind"], "Open long answers: `events`, `output`, `wait`."),
+    metric(WEBHOOKS, Kind::Counter, &["outcome"], "Webhooks sent: `delivered`, `failed`, `dead`."),
     metric(EVENT_DELIVERY, Kind::Histogram, &[], "From an event's commit time to its way to a listener."),
 ];
 
@@ -154,6 +156,11 @@ fn describe(metric: &Description) {
 pub fn record_finished(verdict: Verdict, took: Duration) {
     metrics::counter!(FINISHED, "verdict" => verdict.as_str()).increment(1);
     metrics::histogram!(EVALUATION_SECONDS, "verdict" => verdict.as_str()).record(took.as_secs_f64());
+}
+
+/// A webhook was sent: `delivered`, `failed`, or `dead`.
+pub fn record_delivery(outcome: &'static str) {
+    metrics::counter!(WEBHOOKS, "outcome" => outcome).increment(1);
 }
 
 pub fn record_attempt() {

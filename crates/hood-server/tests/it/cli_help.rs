@@ -31,6 +31,7 @@ fn every_command_explains_itself() {
         "events",
         "cancel",
         "delete",
+        "dead",
         "env",
         "doctor",
         "config",

@@ -14,3 +14,4 @@ mod support;
 mod takeover;
 mod traces;
 mod verdicts;
+mod webhooks;

@@ -86,6 +86,7 @@ impl Scene {
             environment: accepted.environment.clone(),
             priority: 5,
             labels: Default::default(),
+            callback: None,
             request: document::to_json(&accepted),
         };
         let submission = NewSubmission { batch: None, evaluations: vec![evaluation], idempotency: None };

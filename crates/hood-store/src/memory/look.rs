@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hood_core::{BatchId, EvaluationId, Event, State, Tenant};
+use hood_core::{BatchId, EvaluationId, Event, State, Tenant, Verdict};
 
 use super::book::Book;
 use super::row::Row;
@@ -93,8 +93,10 @@ impl Book {
 }
 
 fn passes(filter: &Filter, row: &Row) -> bool {
-    let Filter { states, labels, since, batch } = filter;
-    (states.is_empty() || states.contains(&row.state()))
+    let Filter { states, labels, since, batch, dead } = filter;
+    // Nothing here gives another life.
+    (dead.is_none() || row.verdict() == Some(Verdict::InfrastructureError))
+        && (states.is_empty() || states.contains(&row.state()))
         && labels.iter().all(|(name, value)| row.labels.get(name) == Some(value))
         && since.is_none_or(|since| row.created_at >= since)
         && (batch.is_none() || row.batch == *batch)

@@ -177,7 +177,7 @@ impl Row {
         }
     }
 
-    const fn verdict(&self) -> Option<Verdict> {
+    pub(super) const fn verdict(&self) -> Option<Verdict> {
         match &self.evaluation {
             AnyEvaluation::Ended(ended) => Some(ended.stage().verdict),
             _ => None,

@@ -69,6 +69,16 @@ pub struct Filter {
     /// Created then or later.
     pub since: Option<Timestamp>,
     pub batch: Option<BatchId>,
+    /// Those alone that infrastructure failed.
+    pub dead: Option<Dead>,
+}
+
+/// Which of those that infrastructure failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dead {
+    /// Those that were given no other life.
+    Left,
+    All,
 }
 
 /// A page of a list, and where the next one goes on.

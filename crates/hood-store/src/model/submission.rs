@@ -38,6 +38,8 @@ pub struct NewEvaluation {
     /// Higher is claimed first.
     pub priority: u8,
     pub labels: BTreeMap<String, String>,
+    /// A URL that is told of its end.
+    pub callback: Option<String>,
     pub request: String,
 }
 
@@ -67,4 +69,22 @@ pub enum Accepted {
         batch: Option<BatchId>,
         evaluations: Vec<EvaluationId>,
     },
+}
+
+/// What came of giving one another life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeued {
+    As(EvaluationId),
+    /// It was before, as this one.
+    Already(EvaluationId),
+    /// It has not ended, or not for want of infrastructure.
+    NotDead,
+    NotFound,
+}
+
+/// Which evaluation one came of, and which came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lives {
+    pub before: Option<EvaluationId>,
+    pub after: Option<EvaluationId>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hood_core::lifecycle::{AnyEvaluation, QueueEnd};
 use hood_core::{EvaluationId, State, Tenant, Timestamp};
 
-use super::{blobs, write_event, write_result};
+use super::{blobs, deliver, write_event, write_result};
 use crate::db::{Connection, Locking, Row, Value, locking, query};
 use crate::error::{FindError, StoreError};
 use crate::model::{Cancel, CancelWish, Delete, NewKey};
@@ -18,7 +18,7 @@ use crate::writer::{Context, Operation, Turn, failed};
 macro_rules! columns {
     () => {
         "tenant, id, state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
-         losses_own_death, losses_suspect"
+         losses_own_death, losses_suspect, callback"
     };
 }
 
@@ -54,6 +54,9 @@ async fn end_queued(
     }
     write_event(db, (&tenant, id), step.transition.event()).await?;
     write_result(db, context, (&tenant, id), result).await?;
+    if get::<Option<String>>(row, "callback")?.is_some() {
+        deliver::note(db, context, (&tenant, id), step.transition.event()).await?;
+    }
     context.moved((&tenant, priority(row)?), Some(State::Queued), step.transition.to());
     Ok(())
 }
@@ -155,6 +158,8 @@ impl Forget {
             "DELETE FROM events WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM requests WHERE tenant = $1 AND evaluation = $2",
             "DELETE FROM results WHERE tenant = $1 AND evaluation = $2",
+            "DELETE FROM requeues WHERE tenant = $1 AND evaluation = $2",
+            "DELETE FROM deliveries WHERE tenant = $1 AND evaluation = $2",
         ] {
             query(sql)
                 .bind(self.tenant.as_str())

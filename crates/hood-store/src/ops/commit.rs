@@ -5,12 +5,12 @@ use hood_core::lifecycle::{AnyEvaluation, History};
 use hood_core::{EventKind, State, Timestamp, Transition, Verdict};
 
 use super::output::{append, settle};
-use super::{write_event, write_result};
+use super::{deliver, write_event, write_result};
 use crate::db::{Connection, Row, query};
 use crate::error::{CommitError, StoreError};
 use crate::model::{Commit, Lease};
 use crate::read;
-use crate::rows::{corrupt, evaluation, number, priority, sql_number};
+use crate::rows::{corrupt, evaluation, get, number, priority, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, Operation, Turn, failed};
 
@@ -58,6 +58,9 @@ impl Operation for Write {
         }
         if let Some(result) = &self.commit.result {
             write_result(db, context, key, result).await?;
+            if let (Some(last), Some(_)) = (fresh.last(), get::<Option<String>>(&row, "callback")?) {
+                deliver::note(db, context, key, last.event()).await?;
+            }
         }
         context.signal(Signal::Changed(self.lease.evaluation));
         Ok(())
@@ -106,7 +109,7 @@ impl Write {
              WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
              AND lease_expires_at IS NOT NULL \
              RETURNING state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
-             losses_own_death, losses_suspect";
+             losses_own_death, losses_suspect, callback";
         query(SQL)
             .bind(self.lease.tenant.as_str())
             .bind(self.lease.evaluation.as_uuid())

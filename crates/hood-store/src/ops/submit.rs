@@ -1,5 +1,7 @@
 //! Accepting: one evaluation, or a whole batch, or nothing.
 
+use std::collections::BTreeMap;
+
 use hood_core::lifecycle::{Evaluation, Queued};
 use hood_core::{BatchId, EvaluationId, State, Tenant, Timestamp};
 use uuid::Uuid;
@@ -15,7 +17,7 @@ use crate::writer::{Context, Operation, Turn, failed};
 
 /// What rows and index entries of one evaluation take beside its documents, about: measured at 1.2 KiB
 /// with its whole life, and rounded up.
-const ROWS_BYTES: usize = 1536;
+pub(super) const ROWS_BYTES: usize = 1536;
 
 #[derive(Debug)]
 pub(crate) struct Submit {
@@ -51,7 +53,7 @@ impl Operation for Submit {
                 }
             }
         }
-        self.check_room(context)?;
+        check_room(context, &self.config, (self.weight(), self.submission.evaluations.len()))?;
         if let Some(batch) = self.submission.batch {
             insert_batch(db, &self.tenant, batch, self.now).await?;
         }
@@ -72,21 +74,44 @@ fn bytes(new: &NewEvaluation) -> usize {
     new.request.len() + labels + ROWS_BYTES
 }
 
-impl Submit {
-    fn check_room(&self, context: &Context<'_>) -> Result<(), SubmitError> {
-        let StoreConfig { storage_bytes, storage_reserve_bytes, queue_max, .. } = self.config;
-        let limit_bytes = storage_bytes.saturating_sub(storage_reserve_bytes);
-        if !context.fits(self.weight(), limit_bytes) {
-            let used_bytes = context.used_bytes();
-            return Err(SubmitError::StorageFull { used_bytes, limit_bytes });
-        }
-        let queued = context.queued();
-        if queued.saturating_add(self.submission.evaluations.len() as u64) > queue_max {
-            return Err(SubmitError::QueueFull { queued, limit: queue_max });
-        }
-        Ok(())
+/// Whether so many bytes and evaluations more have room.
+pub(super) fn check_room(
+    context: &Context<'_>,
+    config: &StoreConfig,
+    (bytes, evaluations): (usize, usize),
+) -> Result<(), SubmitError> {
+    let StoreConfig { storage_bytes, storage_reserve_bytes, queue_max, .. } = *config;
+    let limit_bytes = storage_bytes.saturating_sub(storage_reserve_bytes);
+    if !context.fits(bytes, limit_bytes) {
+        let used_bytes = context.used_bytes();
+        return Err(SubmitError::StorageFull { used_bytes, limit_bytes });
     }
+    let queued = context.queued();
+    if queued.saturating_add(evaluations as u64) > queue_max {
+        return Err(SubmitError::QueueFull { queued, limit: queue_max });
+    }
+    Ok(())
+}
 
+pub(super) async fn keep_labels(
+    db: &mut Connection<'_>,
+    (tenant, id): (&Tenant, EvaluationId),
+    labels: &BTreeMap<String, String>,
+) -> Result<(), StoreError> {
+    for (name, value) in labels {
+        query("INSERT INTO labels (tenant, label_key, label_value, evaluation) VALUES ($1, $2, $3, $4)")
+            .bind(tenant.as_str())
+            .bind(name)
+            .bind(value)
+            .bind(id.as_uuid())
+            .execute(&mut *db)
+            .await
+            .map_err(failed("keeping labels"))?;
+    }
+    Ok(())
+}
+
+impl Submit {
     async fn insert(
         &self,
         db: &mut Connection<'_>,
@@ -99,8 +124,8 @@ impl Submit {
         query(
             "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, batch, idempotency_key, \
              position, created_at, queued_at, ready, last_event, attempts, losses_infrastructure, \
-             losses_own_death, losses_suspect, lease_token, lease_epoch) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, 1, 1, 0, 0, 0, 0, 0, 0)",
+             losses_own_death, losses_suspect, lease_token, lease_epoch, callback) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, 1, 1, 0, 0, 0, 0, 0, 0, $11)",
         )
         .bind(self.tenant.as_str())
         .bind(new.id.as_uuid())
@@ -112,6 +137,7 @@ impl Submit {
         .bind(key)
         .bind(sql_number(position as u64))
         .bind(self.now.as_micros())
+        .bind(&new.callback)
         .execute(&mut *db)
         .await
         .map_err(failed("accepting an evaluation"))?;
@@ -122,16 +148,7 @@ impl Submit {
             .execute(&mut *db)
             .await
             .map_err(failed("keeping a request"))?;
-        for (name, value) in &new.labels {
-            query("INSERT INTO labels (tenant, label_key, label_value, evaluation) VALUES ($1, $2, $3, $4)")
-                .bind(self.tenant.as_str())
-                .bind(name)
-                .bind(value)
-                .bind(new.id.as_uuid())
-                .execute(&mut *db)
-                .await
-                .map_err(failed("keeping labels"))?;
-        }
+        keep_labels(db, (&self.tenant, new.id), &new.labels).await?;
         write_event(db, (&self.tenant, new.id), step.transition.event()).await
     }
 }

@@ -7,7 +7,7 @@ use hood_core::{EvaluationId, Tenant, Timestamp};
 
 use crate::db::{Builder, Connection};
 use crate::error::StoreError;
-use crate::model::{Filter, Page, RecordSummary};
+use crate::model::{Dead, Filter, Page, RecordSummary};
 use crate::rows::{summary, summary_columns};
 use crate::writer::failed;
 
@@ -63,6 +63,9 @@ impl Search<'_> {
             query.push(" AND d.label_value = ").push_bind(value.as_str());
             query.push(" AND e.id = d.evaluation");
             self.push_rest(query, "d.evaluation");
+        } else if batch.is_none() && self.filter.dead.is_some() {
+            query.push("SELECT e.id FROM evaluations e WHERE e.verdict = 'infrastructure_error'");
+            self.push_rest(query, "e.id");
         } else if batch.is_none() && !states.is_empty() {
             query.push("SELECT id FROM (");
             for (i, state) in distinct(states).enumerate() {
@@ -85,7 +88,7 @@ impl Search<'_> {
 
     /// What every way to search has in common; `id` is the column that its index is ordered by.
     fn push_rest(&self, query: &mut Builder, id: &'static str) {
-        let Filter { states, labels, since, batch } = self.filter;
+        let Filter { states, labels, since, batch, dead } = self.filter;
         query.push(" AND e.tenant = ").push_bind(self.tenant.as_str());
         if let Some(cursor) = self.cursor {
             query.push(" AND ").push(id).push(" < ").push_bind(cursor.as_uuid());
@@ -97,8 +100,16 @@ impl Search<'_> {
         if let Some(batch) = batch {
             query.push(" AND e.batch = ").push_bind(batch.as_uuid());
         }
-        if batch.is_some() || !labels.is_empty() {
+        if batch.is_some() || !labels.is_empty() || dead.is_some() {
             push_states(query, states);
+        }
+        if dead.is_some() && (batch.is_some() || !labels.is_empty()) {
+            query.push(" AND e.verdict || '' = 'infrastructure_error'");
+        }
+        if *dead == Some(Dead::Left) {
+            query.push(
+                " AND NOT EXISTS (SELECT 1 FROM requeues q WHERE q.tenant = e.tenant AND q.evaluation = e.id)",
+            );
         }
         for (name, value) in labels.iter().skip(usize::from(self.leading_label().is_some())) {
             query.push(" AND EXISTS (SELECT 1 FROM labels l WHERE l.tenant = e.tenant");
@@ -153,6 +164,8 @@ mod tests {
             (none(), "e USING COVERING INDEX sqlite_autoindex_evaluations_1"),
             (Filter { states: vec![State::Failed], ..none() }, "e USING COVERING INDEX evaluations_state"),
             (Filter { states: State::ALL.to_vec(), ..none() }, "e USING COVERING INDEX evaluations_state"),
+            (Filter { dead: Some(Dead::All), ..none() }, "e USING COVERING INDEX evaluations_dead"),
+            (Filter { dead: Some(Dead::Left), ..some() }, "e USING COVERING INDEX evaluations_dead"),
             (
                 Filter { batch: Some(BatchId::from_uuid(id.as_uuid())), ..some() },
                 "e USING INDEX evaluations_batch",

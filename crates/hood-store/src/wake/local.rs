@@ -15,6 +15,7 @@ const CANCELS_PENDING_MAX: usize = 256;
 
 pub(super) struct Bus {
     work: watch::Sender<()>,
+    deliveries: watch::Sender<()>,
     /// `None`: look at all of them.
     cancels: broadcast::Sender<Option<EvaluationId>>,
     /// Only evaluations that somebody watches now.
@@ -31,6 +32,7 @@ impl Bus {
     pub(super) fn new() -> Self {
         Self {
             work: watch::Sender::new(()),
+            deliveries: watch::Sender::new(()),
             cancels: broadcast::Sender::new(CANCELS_PENDING_MAX),
             watched: Mutex::default(),
         }
@@ -41,12 +43,11 @@ impl Bus {
     }
 
     pub(super) fn work(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut work = self.work.subscribe();
-        async move {
-            if work.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        next(&self.work)
+    }
+
+    pub(super) fn deliveries(&self) -> impl Future<Output = ()> + Send + 'static {
+        next(&self.deliveries)
     }
 
     pub(super) fn watch(self: &Arc<Self>, id: EvaluationId) -> Subscription {
@@ -63,6 +64,9 @@ impl Bus {
             Signal::Work => {
                 self.work.send_replace(());
             }
+            Signal::Deliveries => {
+                self.deliveries.send_replace(());
+            }
             Signal::Changed(id) => {
                 if let Some(changes) = self.lock().get(&id) {
                     changes.send_replace(());
@@ -78,10 +82,21 @@ impl Bus {
     /// Something may have been missed: everybody looks.
     pub(super) fn fire_everything(&self) {
         self.work.send_replace(());
+        self.deliveries.send_replace(());
         self.lock().values().for_each(|changes| {
             changes.send_replace(());
         });
         let _ = self.cancels.send(None);
+    }
+}
+
+/// Ends at the next hint after this call.
+fn next(hints: &watch::Sender<()>) -> impl Future<Output = ()> + Send + 'static {
+    let mut hints = hints.subscribe();
+    async move {
+        if hints.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

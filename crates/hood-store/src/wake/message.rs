@@ -65,10 +65,12 @@ pub(super) struct Message {
 impl Message {
     pub(super) fn fields(&self) -> Vec<(&'static str, Vec<u8>)> {
         let text = |number: u64| number.to_string().into_bytes();
-        let (mut changed, mut cancels, mut work) = (Vec::new(), Vec::new(), false);
+        let (mut changed, mut cancels) = (Vec::new(), Vec::new());
+        let (mut work, mut deliveries) = (false, false);
         for signal in self.notice.signals() {
             match signal {
                 Signal::Work => work = true,
+                Signal::Deliveries => deliveries = true,
                 Signal::Changed(id) => changed.extend_from_slice(id.as_uuid().as_bytes()),
                 Signal::Cancel(id) => cancels.extend_from_slice(id.as_uuid().as_bytes()),
             }
@@ -79,6 +81,7 @@ impl Message {
             ("number", text(self.number)),
             ("everything", text(self.notice.everything.into())),
             ("work", text(work.into())),
+            ("deliveries", text(deliveries.into())),
             ("changed", changed),
             ("cancels", cancels),
         ]
@@ -91,6 +94,8 @@ impl Message {
         }
         let mut notice = Notice { signals: HashSet::new(), everything: number("everything")? != 0 };
         notice.add((number("work")? != 0).then_some(Signal::Work));
+        // One that an older process wrote has none.
+        notice.add((number("deliveries").unwrap_or(0) != 0).then_some(Signal::Deliveries));
         notice.add(ids(fields, "changed")?.map(Signal::Changed));
         notice.add(ids(fields, "cancels")?.map(Signal::Cancel));
         Some(Self { origin: number("origin")?, number: number("number")?, notice })
@@ -151,7 +156,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut notice = Notice::default();
-        notice.add([Signal::Work, Signal::Changed(id(1)), Signal::Changed(id(2)), Signal::Cancel(id(1))]);
+        notice.add([
+            Signal::Work,
+            Signal::Deliveries,
+            Signal::Changed(id(1)),
+            Signal::Changed(id(2)),
+            Signal::Cancel(id(1)),
+        ]);
         for notice in [notice, Notice::everything(), Notice::default()] {
             let message = message(3, notice);
             assert_eq!(Message::read(&sent(&message)), Some(message));

@@ -126,7 +126,7 @@ proptest! {
             fill(&t, &samples, batch).await;
             let all = pages(&t, &Filter::default(), 100).await;
             for (states, labels, since, in_batch) in asked {
-                let filter = Filter { states, labels, since: since.map(at), batch: in_batch.then_some(batch) };
+                let filter = Filter { states, labels, since: since.map(at), batch: in_batch.then_some(batch), dead: None };
                 let passes = |summary: &&RecordSummary| {
                     (filter.states.is_empty() || filter.states.contains(&summary.state))
                         && filter.labels.iter().all(|(name, value)| summary.labels.get(name) == Some(value))

@@ -9,6 +9,8 @@ mod cancel;
 mod commit;
 mod concurrency;
 mod crash;
+mod dead;
+mod deliveries;
 mod leases;
 mod list;
 mod moving;

@@ -50,6 +50,7 @@ pub(crate) fn evaluation(id: EvaluationId, priority: u8) -> NewEvaluation {
         environment: "minimal".to_owned(),
         priority,
         labels: BTreeMap::new(),
+        callback: None,
         request: format!(r#"{{"of":"{id}"}}"#),
     }
 }

@@ -14,7 +14,7 @@ use crate::support::{TestStore, at, chunk, finished, lost, provisioning, started
 /// Far beyond what a hint takes, so that only one that never comes runs into it.
 const SOON: Duration = Duration::from_secs(20);
 
-async fn soon<T>(hint: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(hint: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, hint).await.expect("a hint")
 }
 

@@ -52,6 +52,9 @@ pub struct Submission {
     pub grace_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_output_limit: OnOutputLimit,
+    /// An `http://` or `https://` URL that is told, by a signed POST, when the evaluation has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callback_url: Option<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -8,6 +8,7 @@ use crate::api::config::ApiLimits;
 use crate::api::guard::HostPolicy;
 use crate::config::Builds;
 use crate::document::CatalogueDocument;
+use crate::webhook::Rules;
 
 fn environment(name: &str) -> api::Environment {
     api::Environment {
@@ -56,6 +57,7 @@ fn config() -> ApiConfig {
         hosts,
         queue_max: 10,
         builds: Builds::OnDemand,
+        webhooks: Rules::default(),
         limits: ApiLimits::default(),
     }
 }

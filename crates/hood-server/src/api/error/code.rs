@@ -51,6 +51,8 @@ codes! {
         "The evaluation has not had this attempt. `attempts` of the resource lists those that it had.";
     BatchNotFound, "batch_not_found", NOT_FOUND, "No such batch",
         "No batch has this id.";
+    DeliveryNotFound, "delivery_not_found", NOT_FOUND, "No such delivery",
+        "No webhook delivery has this id.";
     EnvironmentNotFound, "environment_not_found", NOT_FOUND, "No such environment",
         "No environment has this name. `GET /v1/environments` lists them.";
     MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed",
@@ -59,6 +61,8 @@ codes! {
         "The body did not arrive in time.";
     NotTerminal, "not_terminal", CONFLICT, "Not finished",
         "Only a finished evaluation can be deleted. Cancel it first and wait for its end.";
+    CountMismatch, "count_mismatch", CONFLICT, "Another number matches",
+        "The filter matches another number than `expect` says, or more than one request takes. Nothing was done: look again with `dry_run`, and say what you found.";
     IdempotencyConflict, "idempotency_conflict", CONFLICT, "Idempotency key used before",
         "This `Idempotency-Key` came before with another body. Use a new key for a new submission.";
     BodyTooLarge, "body_too_large", PAYLOAD_TOO_LARGE, "Body too large",

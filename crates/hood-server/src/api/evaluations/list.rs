@@ -34,8 +34,13 @@ pub(crate) async fn list(
 ) -> Result<Json<EvaluationList>, ApiError> {
     let pages = &state.config().limits.page;
     let mut query = Query::of(&uri)?;
-    let filter =
-        Filter { states: query.states(), labels: query.labels(), since: query.since(), batch: query.batch() };
+    let filter = Filter {
+        states: query.states(),
+        labels: query.labels(),
+        since: query.since(),
+        batch: query.batch(),
+        ..Filter::default()
+    };
     let cursor = query.evaluation_cursor();
     let limit = query.limit(pages.default, pages.max);
     query.finish()?;

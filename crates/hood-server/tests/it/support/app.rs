@@ -14,6 +14,7 @@ use hood_server::config::Builds;
 use hood_server::document::{CatalogueDocument, limits_to_wire, to_json};
 use hood_server::health::Health;
 use hood_server::telemetry::Metrics;
+use hood_server::webhook::Rules;
 use hood_store::{NewKey, Store, StoreConfig};
 use hood_wire::api::{Environment, EnvironmentState};
 use reqwest::Method;
@@ -48,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) store: StoreConfig,
     pub(crate) catalogue: Option<CatalogueDocument>,
     pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) webhooks: Rules,
 }
 
 impl TestApp {
@@ -62,6 +64,7 @@ impl TestApp {
             store: StoreConfig::at(dir.path().join("store")),
             catalogue: Some(catalogue()),
             allowed_hosts: Vec::new(),
+            webhooks: Rules::default(),
         };
         change(&mut settings);
         let mut app = Self::over(settings).await;
@@ -88,6 +91,7 @@ impl TestApp {
             policy: PolicyMode::Strict,
             hosts: HostPolicy::new(address, &settings.allowed_hosts),
             queue_max: settings.store.queue_max,
+            webhooks: settings.webhooks.clone(),
             limits: settings.limits.clone(),
         };
         let state = ApiState::from_parts(ApiParts {

@@ -89,6 +89,23 @@ impl Attempt {
         self.step(step.transition, commit).await;
     }
 
+    /// Loses it to infrastructure, for the last time where `last`.
+    pub(crate) async fn lose_for_good_if(mut self, last: bool, reason: &str) {
+        let AnyEvaluation::Provisioning(evaluation) = self.claimed.evaluation else {
+            panic!("not provisioning")
+        };
+        if !last {
+            return self.lose(reason).await;
+        }
+        let policy = RetryPolicy { infrastructure_attempts: 1, ..RetryPolicy::DEFAULT };
+        let after = evaluation.lose(SystemClock.now(), Loss::Infrastructure, &policy, 0.0);
+        let lost = api::Lost { kind: "infrastructure".to_owned(), reason: reason.to_owned() };
+        let evidence = api::Evidence { decided_by: "lost".to_owned(), ..api::Evidence::default() };
+        let result = Some(to_json(&ResultDocument::without_run(evidence)));
+        let commit = Commit { lost: Some(to_json(&lost)), result, ..Commit::default() };
+        self.step(*after.transition(), commit).await;
+    }
+
     /// Loses it to infrastructure before it was started.
     pub(crate) async fn lose(mut self, reason: &str) {
         let AnyEvaluation::Provisioning(evaluation) = self.claimed.evaluation else {

@@ -1,0 +1,128 @@
+//! Another life for what infrastructure failed. What has ended stays ended: its request begins again
+//! under a new id, and who came of whom is kept.
+
+use std::collections::BTreeMap;
+
+use hood_core::lifecycle::{Evaluation, Queued};
+use hood_core::{EvaluationId, State, Tenant, Timestamp, Verdict};
+use uuid::Uuid;
+
+use super::submit::{ROWS_BYTES, check_room, keep_labels};
+use super::write_event;
+use crate::config::StoreConfig;
+use crate::db::{Connection, Row, query};
+use crate::error::{StoreError, SubmitError};
+use crate::model::Requeued;
+use crate::rows::{corrupt, get, number, priority, verdict};
+use crate::wake::Signal;
+use crate::writer::{Context, Operation, Turn, failed};
+
+#[derive(Debug)]
+pub(crate) struct Requeue {
+    pub(crate) tenant: Tenant,
+    pub(crate) now: Timestamp,
+    pub(crate) old: EvaluationId,
+    /// The id that it is to have.
+    pub(crate) new: EvaluationId,
+    pub(crate) config: StoreConfig,
+}
+
+impl Operation for Requeue {
+    type Output = Requeued;
+    type Error = SubmitError;
+
+    fn turn(&self) -> Turn {
+        // Whoever takes several takes them in the order of their keys.
+        Turn::Accept { key: Some(self.old.to_string()), evaluations: 1 }
+    }
+
+    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<Requeued, SubmitError> {
+        let Some(row) = self.find(db).await? else { return Ok(Requeued::NotFound) };
+        if verdict(&row)? != Some(Verdict::InfrastructureError) {
+            return Ok(Requeued::NotDead);
+        }
+        if !self.take(db).await? {
+            return Ok(Requeued::Already(again(db, &self.tenant, self.old).await?));
+        }
+        let bytes = ROWS_BYTES + usize::try_from(number(&row, "bytes")?).unwrap_or(usize::MAX / 4);
+        check_room(context, &self.config, (bytes, 1))?;
+        let labels: BTreeMap<String, String> = serde_json::from_str(get(&row, "labels")?)
+            .map_err(|error| corrupt(format!("labels of {}: {error}", self.old)))?;
+        self.copy(db).await?;
+        keep_labels(db, (&self.tenant, self.new), &labels).await?;
+        let step = Evaluation::<Queued>::submit(self.now);
+        write_event(db, (&self.tenant, self.new), step.transition.event()).await?;
+        context.grow(bytes);
+        context.moved((&self.tenant, priority(&row)?), None, State::Queued);
+        context.signal(Signal::Work);
+        context.signal(Signal::Changed(self.old));
+        Ok(Requeued::As(self.new))
+    }
+}
+
+impl Requeue {
+    async fn find(&self, db: &mut Connection<'_>) -> Result<Option<Row>, StoreError> {
+        const SQL: &str = "SELECT e.verdict, e.priority, e.labels, CAST(LENGTH(r.document) AS BIGINT) AS bytes \
+             FROM evaluations e JOIN requests r ON r.tenant = e.tenant AND r.evaluation = e.id \
+             WHERE e.tenant = $1 AND e.id = $2";
+        let found = query(SQL).bind(self.tenant.as_str()).bind(self.old.as_uuid()).fetch_optional(db).await;
+        found.map_err(failed("finding an evaluation"))
+    }
+
+    /// The guard of what follows: of all who give this one another life, one does.
+    async fn take(&self, db: &mut Connection<'_>) -> Result<bool, StoreError> {
+        const SQL: &str = "INSERT INTO requeues (tenant, evaluation, again, requeued_at) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, evaluation) DO NOTHING";
+        let taken = query(SQL)
+            .bind(self.tenant.as_str())
+            .bind(self.old.as_uuid())
+            .bind(self.new.as_uuid())
+            .bind(self.now.as_micros())
+            .execute(db)
+            .await
+            .map_err(failed("requeueing an evaluation"))?;
+        Ok(taken == 1)
+    }
+
+    /// Everything that was asked for, and nothing of what came of it. Not the batch, whose counts were
+    /// told as final, nor the idempotency key, which stands for the old one.
+    async fn copy(&self, db: &mut Connection<'_>) -> Result<(), StoreError> {
+        const ROW: &str = "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, callback, \
+             position, created_at, queued_at, ready, last_event, attempts, losses_infrastructure, \
+             losses_own_death, losses_suspect, lease_token, lease_epoch) \
+             SELECT tenant, $3, 'queued', priority, environment, labels, callback, 0, $4, $4, 1, 1, 0, 0, 0, 0, 0, 0 \
+             FROM evaluations WHERE tenant = $1 AND id = $2";
+        const REQUEST: &str = "INSERT INTO requests (tenant, evaluation, document) \
+             SELECT tenant, $3, document FROM requests WHERE tenant = $1 AND evaluation = $2";
+        query(ROW)
+            .bind(self.tenant.as_str())
+            .bind(self.old.as_uuid())
+            .bind(self.new.as_uuid())
+            .bind(self.now.as_micros())
+            .execute(db)
+            .await
+            .map_err(failed("requeueing an evaluation"))?;
+        query(REQUEST)
+            .bind(self.tenant.as_str())
+            .bind(self.old.as_uuid())
+            .bind(self.new.as_uuid())
+            .execute(db)
+            .await
+            .map_err(failed("requeueing a request"))
+            .map(drop)
+    }
+}
+
+async fn again(
+    db: &mut Connection<'_>,
+    tenant: &Tenant,
+    old: EvaluationId,
+) -> Result<EvaluationId, StoreError> {
+    let row = query("SELECT again FROM requeues WHERE tenant = $1 AND evaluation = $2")
+        .bind(tenant.as_str())
+        .bind(old.as_uuid())
+        .fetch_one(db)
+        .await
+        .map_err(failed("reading a requeue"))?;
+    Ok(EvaluationId::from_uuid(get::<Uuid>(&row, "again")?))
+}
