@@ -119,6 +119,7 @@ impl Client {
             limits: limits_to_wire(&Limits::DEFAULT, &[]),
             grace_ms: GRACE_MS,
             priority: 5,
+            image: None,
             traceparent: None,
         };
         NewEvaluation {

@@ -237,6 +237,7 @@ fn catalogue(executor: &str) -> Catalogue {
             security: None,
             base: Base::HostPython,
             packages: Vec::new(),
+            imported: None,
             default_limits: Limits::DEFAULT,
             maximum_limits: Limits::MAXIMUM,
             status,

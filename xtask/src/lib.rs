@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, bail};
 
 mod docs;
+mod images;
 pub mod tidy;
 
 const USAGE: &str = "\
@@ -14,6 +15,8 @@ usage: cargo xtask COMMAND
   tidy              check the rules of CONTRIBUTING.md that a machine can hold
   migrations        record the migrations that are new, so that nobody changes them later
   docs FUMEHOOD     check that every command in the documentation is one that FUMEHOOD knows
+  images FUMEHOOD DIR
+                    write container images of FUMEHOOD, a built server, and of its agent into DIR
   snapshots         write anew what is made from the code and committed: openapi/*.json, docs/errors.md,
                     docs/configuration.md, help texts";
 
@@ -24,6 +27,7 @@ pub fn run(args: &[String]) -> ExitCode {
         ["tidy"] => tidy::check(&root()).and_then(|findings| report(&findings)),
         ["migrations"] => tidy::record_migrations(&root()),
         ["docs", binary] => docs::check(&root(), Path::new(binary)).and_then(|findings| report(&findings)),
+        ["images", server, dir] => images::write(&root(), Path::new(server), Path::new(dir)),
         ["snapshots"] => snapshots(&root()),
         _ => {
             eprintln!("{USAGE}");

@@ -17,6 +17,9 @@ pub const BASE_ENV: [(&str, &str); 6] = [
     ("PYTHONDONTWRITEBYTECODE", "1"),
 ];
 
+/// What an image cannot set: elsewhere nothing can be written.
+const OURS_ALONE: [&str; 2] = ["HOME", "TMPDIR"];
+
 /// The longest path of a file, in bytes, and of each of its components.
 pub const PATH_BYTES_MAX: usize = 1024;
 pub const NAME_BYTES_MAX: usize = 255;
@@ -40,12 +43,46 @@ pub struct Source {
     pub stdin: Vec<u8>,
 }
 
+/// How an environment's image wants its programs to be started. An image of our own leaves all to
+/// the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// What runs where the request brings neither `code` nor `command`.
+    pub entrypoint: Vec<String>,
+    /// Its arguments, where the request has none.
+    pub arguments: Vec<String>,
+    /// Beneath what the request adds.
+    pub env: Vec<(String, String)>,
+    /// Where the entrypoint runs.
+    pub workdir: Option<String>,
+    /// Whether `code` alone can run.
+    pub has_python: bool,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self {
+            entrypoint: Vec::new(),
+            arguments: Vec::new(),
+            env: Vec::new(),
+            workdir: None,
+            has_python: true,
+        }
+    }
+}
+
+impl Start {
+    fn is_empty(&self) -> bool {
+        self.entrypoint.is_empty() && self.arguments.is_empty()
+    }
+}
+
 /// What a place needs to start it. A place adds nothing and leaves nothing out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
-    pub cwd: &'static str,
+    pub cwd: String,
     /// In the order in which they are written.
     pub files: Vec<File>,
     pub stdin: Vec<u8>,
@@ -57,6 +94,10 @@ pub enum SourceError {
     Nothing,
     #[error("`files` need a `command` that says what to run, or `code`")]
     FilesWithoutCommand,
+    #[error(
+        "`code` needs python3, which this environment's image does not have: say with `command` what runs"
+    )]
+    NoPython,
     #[error("`command` is empty: its first element names the program")]
     EmptyCommand,
     #[error("{}: {problem}", field.as_str())]
@@ -86,18 +127,27 @@ impl Field {
 
 impl Source {
     /// Lays the source out, or says everything that is wrong with it.
-    pub fn lay_out(self) -> Result<Program, Vec<SourceError>> {
-        let errors = self.problems();
+    pub fn lay_out(self, start: &Start) -> Result<Program, Vec<SourceError>> {
+        let errors = self.problems(start);
         if !errors.is_empty() {
             return Err(errors);
         }
-        let argv = match self.command {
-            Some(command) => command.into_iter().chain(self.args).collect(),
-            None => ["python3", MAIN_FILE].map(str::to_owned).into_iter().chain(self.args).collect(),
+        let args = self.args;
+        let (argv, cwd) = match (self.command, &self.code) {
+            (Some(command), _) => (command.into_iter().chain(args).collect(), WORK_DIR),
+            (None, Some(_)) => {
+                (["python3", MAIN_FILE].map(str::to_owned).into_iter().chain(args).collect(), WORK_DIR)
+            }
+            (None, None) => {
+                let args = if args.is_empty() { start.arguments.clone() } else { args };
+                let argv = start.entrypoint.iter().cloned().chain(args).collect();
+                (argv, start.workdir.as_deref().unwrap_or(WORK_DIR))
+            }
         };
         let mut env: Vec<(String, String)> =
             BASE_ENV.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        for (name, value) in self.env {
+        let of_image = start.env.iter().filter(|(name, _)| !OURS_ALONE.contains(&name.as_str())).cloned();
+        for (name, value) in of_image.chain(self.env) {
             match env.iter_mut().find(|(known, _)| *known == name) {
                 Some(known) => known.1 = value,
                 None => env.push((name, value)),
@@ -109,7 +159,7 @@ impl Source {
             files.retain(|file| file.path != MAIN_FILE);
             files.push(File { path: MAIN_FILE.to_owned(), content: code.into_bytes(), executable: false });
         }
-        Ok(Program { argv, env, cwd: WORK_DIR, files, stdin: self.stdin })
+        Ok(Program { argv, env, cwd: cwd.to_owned(), files, stdin: self.stdin })
     }
 
     /// Every file that will be there.
@@ -118,9 +168,11 @@ impl Source {
         self.files.iter().map(|file| file.path.as_str()).chain(code)
     }
 
-    fn problems(&self) -> Vec<SourceError> {
+    fn problems(&self, start: &Start) -> Vec<SourceError> {
         let mut errors = Vec::new();
         match (&self.code, &self.command) {
+            (Some(_), None) if !start.has_python => errors.push(SourceError::NoPython),
+            (None, None) if !start.is_empty() => {}
             (None, None) if self.files.is_empty() => errors.push(SourceError::Nothing),
             (None, None) => errors.push(SourceError::FilesWithoutCommand),
             (_, Some(command)) if command.first().is_none_or(String::is_empty) => {
@@ -199,7 +251,7 @@ mod tests {
             args: vec!["x".into()],
             ..Source::default()
         };
-        let program = source.lay_out().expect("sound");
+        let program = source.lay_out(&Start::default()).expect("sound");
         assert_eq!(program.argv, ["python3", "main.py", "x"]);
         assert_eq!(
             program.files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(),
@@ -215,17 +267,68 @@ mod tests {
             command: Some(vec!["cat".into(), "main.py".into()]),
             ..Source::default()
         };
-        assert_eq!(source.lay_out().expect("sound").argv, ["cat", "main.py"]);
+        assert_eq!(source.lay_out(&Start::default()).expect("sound").argv, ["cat", "main.py"]);
     }
 
     #[test]
     fn the_environment_is_the_base_and_what_is_added() {
         let env = vec![("LANG".to_owned(), "de_DE".to_owned()), ("A".to_owned(), String::new())];
-        let program =
-            Source { code: Some(String::new()), env, ..Source::default() }.lay_out().expect("sound");
+        let program = Source { code: Some(String::new()), env, ..Source::default() }
+            .lay_out(&Start::default())
+            .expect("sound");
         assert_eq!(program.env.len(), BASE_ENV.len() + 1);
         assert!(program.env.contains(&("LANG".into(), "de_DE".into())));
         assert!(program.env.contains(&("HOME".into(), "/eval".into())));
+    }
+
+    fn image() -> Start {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Start {
+            entrypoint: vec!["/bin/app".into()],
+            arguments: vec!["--help".into()],
+            env: vec![
+                pair("PATH", "/opt/bin"),
+                pair("HOME", "/root"),
+                pair("A", "image"),
+                pair("B", "image"),
+            ],
+            workdir: Some("/srv".into()),
+            has_python: false,
+        }
+    }
+
+    #[test]
+    fn an_images_entrypoint_runs_where_nothing_else_is_given() {
+        let program = |args: &[&str]| {
+            let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+            Source { args, files: vec![file("data")], ..Source::default() }.lay_out(&image()).expect("sound")
+        };
+        assert_eq!(program(&[]).argv, ["/bin/app", "--help"]);
+        assert_eq!(program(&["x"]).argv, ["/bin/app", "x"]);
+        assert_eq!(program(&[]).cwd, "/srv");
+        let command = Source { command: Some(vec!["ls".into()]), ..Source::default() };
+        let program = command.lay_out(&image()).expect("sound");
+        assert_eq!((program.argv.as_slice(), program.cwd.as_str()), (&["ls".to_owned()][..], WORK_DIR));
+    }
+
+    #[test]
+    fn an_images_variables_lie_between_ours_and_the_requests() {
+        let env = vec![("A".to_owned(), "request".to_owned())];
+        let program = Source { env, ..Source::default() }.lay_out(&image()).expect("sound");
+        let value = |name: &str| program.env.iter().find(|(known, _)| known == name).map(|(_, v)| v.as_str());
+        assert_eq!(value("A"), Some("request"));
+        assert_eq!(value("B"), Some("image"));
+        assert_eq!(value("PATH"), Some("/opt/bin"));
+        assert_eq!(value("HOME"), Some("/eval"));
+        assert_eq!(value("LANG"), Some("C.UTF-8"));
+    }
+
+    #[test]
+    fn code_needs_python_in_the_image() {
+        let source = Source { code: Some(String::new()), ..Source::default() };
+        assert_eq!(source.clone().lay_out(&image()), Err(vec![SourceError::NoPython]));
+        let program = Source { command: Some(vec!["cat".into()]), ..source }.lay_out(&image());
+        assert_eq!(program.expect("sound").files.len(), 1);
     }
 
     #[test]
@@ -238,7 +341,7 @@ mod tests {
             env: vec![("A=B".into(), String::new()), ("C".into(), "\0".into())],
             ..Source::default()
         };
-        let errors = source.lay_out().expect_err("all wrong");
+        let errors = source.lay_out(&Start::default()).expect_err("all wrong");
         assert_eq!(errors.len(), 11, "{errors:?}");
         assert_eq!(errors[0].to_string(), "files[0].path: is empty");
     }
@@ -261,17 +364,17 @@ mod tests {
             ..Source::default()
         };
         for wrong in [&["a", "a/b"][..], &["a/b/c", "a/b"], &["main.py/x"]] {
-            assert_eq!(source(wrong).lay_out().expect_err("conflict").len(), 1, "{wrong:?}");
+            assert_eq!(source(wrong).lay_out(&Start::default()).expect_err("conflict").len(), 1, "{wrong:?}");
         }
-        assert!(source(&["a/b", "a/c", "ab", "a.py"]).lay_out().is_ok());
+        assert!(source(&["a/b", "a/c", "ab", "a.py"]).lay_out(&Start::default()).is_ok());
     }
 
     #[test]
     fn nothing_to_run_is_said() {
-        assert_eq!(Source::default().lay_out(), Err(vec![SourceError::Nothing]));
+        assert_eq!(Source::default().lay_out(&Start::default()), Err(vec![SourceError::Nothing]));
         let files = Source { files: vec![file("a")], ..Source::default() };
-        assert_eq!(files.lay_out(), Err(vec![SourceError::FilesWithoutCommand]));
+        assert_eq!(files.lay_out(&Start::default()), Err(vec![SourceError::FilesWithoutCommand]));
         let empty = Source { command: Some(vec![]), ..Source::default() };
-        assert_eq!(empty.lay_out(), Err(vec![SourceError::EmptyCommand]));
+        assert_eq!(empty.lay_out(&Start::default()), Err(vec![SourceError::EmptyCommand]));
     }
 }

@@ -69,7 +69,9 @@ async fn one(local: &Local, n: u32) -> Result<(Duration, Duration), Box<dyn std:
         },
         token: 1,
         assignment,
-        program: source.lay_out().map_err(|problems| format!("{problems:?}"))?,
+        program: source
+            .lay_out(&hood_core::program::Start::default())
+            .map_err(|problems| format!("{problems:?}"))?,
         conduct: Conduct { grace: Duration::from_secs(1), fail_on_output_limit: false },
         traceparent: None,
     };

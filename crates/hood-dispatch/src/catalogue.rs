@@ -3,7 +3,7 @@
 use hood_core::Limits;
 use hood_core::plan::{Capacity, EnvironmentFacts, Offer};
 
-use crate::environment::{Base, Progress};
+use crate::environment::{Base, Imported, Progress};
 
 /// One look at everything on offer. Its version rises whenever something in it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct EnvironmentEntry {
     pub base: Base,
     /// Name and version of each package.
     pub packages: Vec<(String, String)>,
+    /// Of an imported image: what its maker says of it.
+    pub imported: Option<Imported>,
     pub default_limits: Limits,
     pub maximum_limits: Limits,
     pub status: EnvironmentStatus,

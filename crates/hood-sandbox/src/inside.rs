@@ -16,7 +16,9 @@ mod starter;
 use std::io;
 
 pub use filter::{FILTER_ID, become_filter};
+pub(crate) use filters::for_recluse;
 pub use filters::{ForeignCall, ForeignCalls};
+pub(crate) use landlock::confine_to;
 pub use launcher::serve as serve_launches;
 pub use orders::{Orders, Outcome, Report, Run, read_report};
 pub use place::{Cell, enter, hear};

@@ -7,6 +7,8 @@
 //! Between them stands the launcher, a process of the agent's binary that was executed and not
 //! forked from the server, so that no byte of the server's memory is ever in a place.
 //!
+//! Apart from both, a [`Recluse`] is a process that works on hostile bytes without a place.
+//!
 //! All of it is synchronous. `docs/sandbox.md` says which mechanism answers which attack.
 
 mod cgroup;
@@ -14,6 +16,7 @@ mod host;
 pub mod inside;
 mod packets;
 mod protocol;
+mod recluse;
 mod sys;
 
 pub use cgroup::{GroupLimits, OomWatch, Sample};
@@ -21,3 +24,4 @@ pub use host::{
     Buried, Error, Finding, Gone, HostReport, IdRange, Launcher, LauncherConfig, Layer, NotProvenDead, Place,
     PlaceSpec, bury_leftovers, host_report, start_filter,
 };
+pub use recluse::Recluse;

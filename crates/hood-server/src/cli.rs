@@ -38,6 +38,8 @@ use exit::Exit;
 use failure::Failure;
 use global::Global;
 
+use crate::unpacker;
+
 /// What every command's exit status can be, besides those of `run` and `batch`.
 const AFTER_HELP: &str = "\
 Exit status:
@@ -86,6 +88,8 @@ enum Command {
         #[arg(long)]
         dispatcher: bool,
     },
+    #[command(name = unpacker::COMMAND, hide = true)]
+    UnpackImage(unpacker::Args),
 }
 
 pub fn main() -> ExitCode {
@@ -98,6 +102,9 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return say_usage(&error),
     };
+    if let Command::UnpackImage(args) = cli.command {
+        return unpacker::execute(args);
+    }
     let exit = match cli.command.execute(&cli.global) {
         Ok(exit) => exit,
         Err(failure) => failure.report(),
@@ -151,13 +158,14 @@ impl Command {
             Self::Cancel(args) => cancel::execute(&args, global).await,
             Self::Delete(args) => delete::execute(&args, global).await,
             Self::Dead(args) => dead::execute(&args, global).await,
-            Self::Environments(args) => environments::execute(&args, global).await,
+            Self::Environments(args) => environments::execute(args, global).await,
             Self::Version(args) => version::execute(&args, global).await,
             Self::Config(_)
             | Self::Pki(_)
             | Self::Doctor(_)
             | Self::Completions(_)
-            | Self::Openapi { .. } => Ok(Exit::DONE),
+            | Self::Openapi { .. }
+            | Self::UnpackImage(_) => Ok(Exit::DONE),
         }
     }
 }

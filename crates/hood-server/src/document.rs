@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use catalogue::{CatalogueDocument, UnprovenDocument, environment_facts};
 pub use convert::{
     limits_from_wire, limits_request_to_core, limits_to_wire, rfc3339, risk_to_core, source_to_core,
-    state_to_core, state_to_wire, verdict_to_wire,
+    start_to_core, state_to_core, state_to_wire, verdict_to_wire,
 };
 pub use event::event_views;
 pub use outcome::{decision_document, degraded_to_wire, evidence_of, stream_document, usage_to_wire};
@@ -34,6 +34,9 @@ pub struct AcceptedDocument {
     pub limits: api::Limits,
     pub grace_ms: u64,
     pub priority: u8,
+    /// The environment's image as it was then, where it came from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<api::ForeignImage>,
     /// The W3C trace context that the submission came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,

@@ -12,5 +12,6 @@ pub mod notifier;
 pub mod roles;
 pub mod telemetry;
 pub mod tls;
+mod unpacker;
 pub mod webhook;
 pub mod worker;

@@ -17,7 +17,9 @@ pub use dead::{
     DeadEvaluation, DeadList, Requeue, RequeueFilter, RequeueOutcome, RequeueReport, RequeueRequest,
 };
 pub use delivery::{Delivery, DeliveryList, DeliveryState, WebhookData, WebhookMessage};
-pub use environment::{BuildProgress, Environment, EnvironmentList, EnvironmentState, Package};
+pub use environment::{
+    BuildProgress, Environment, EnvironmentList, EnvironmentState, ForeignImage, Package, Variable,
+};
 pub use evaluation::{
     AttemptSummary, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary, Limits, State,
     Timings,

@@ -11,7 +11,9 @@ mod frame;
 mod order;
 mod place;
 
-pub use capacity::{Capacity, Catalogue, Environment, EnvironmentState, Package, Progress, Unproven};
+pub use capacity::{
+    Capacity, Catalogue, Environment, EnvironmentState, ForeignImage, Package, Progress, Unproven,
+};
 pub use codec::{
     CodecError, FRAME_BYTES_MAX, FrameReader, HEAD_BYTES_MAX, decode_order, encode_frame, encode_order,
 };

@@ -35,6 +35,8 @@ pub(crate) struct Tree {
     pub(crate) paths: Vec<String>,
 }
 
+const CORPUS: &str = "fuzz/corpus/";
+
 impl Tree {
     /// What git tracks or would track; everything that is not built where there is no git.
     pub(crate) fn read(root: &Path) -> anyhow::Result<Self> {
@@ -44,7 +46,8 @@ impl Tree {
         };
         paths.sort();
         let mut files = Vec::new();
-        for path in &paths {
+        // What a fuzzer begins with is no text of ours, whatever its bytes look like.
+        for path in paths.iter().filter(|path| !path.starts_with(CORPUS)) {
             let bytes = std::fs::read(root.join(path)).with_context(|| format!("read {path}"))?;
             if let Ok(text) = String::from_utf8(bytes) {
                 files.push(File { path: path.clone(), text });

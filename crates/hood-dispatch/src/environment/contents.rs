@@ -25,6 +25,8 @@ impl Bounds {
     pub const DEFAULT: Self = Self { bytes: 1024 * 1024 * 1024, inodes: 50_000, depth: 32 };
     /// Of what packages are put together into: PyTorch with CUDA has 7 GB in 30,000 files.
     pub const PACKAGES: Self = Self { bytes: 16 << 30, inodes: 500_000, depth: 48 };
+    /// Of what comes from elsewhere: as much as the largest that people use, a framework with CUDA.
+    pub const IMPORTED: Self = Self { bytes: 16 * 1024 * 1024 * 1024, inodes: 500_000, depth: 64 };
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,6 +29,9 @@ pub struct Imported {
     pub workdir: Option<String>,
     #[serde(default)]
     pub user: Option<String>,
+    /// Whether `python3` is on its PATH.
+    #[serde(default)]
+    pub has_python: bool,
 }
 
 impl Imported {

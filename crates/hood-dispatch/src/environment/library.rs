@@ -51,11 +51,18 @@ pub struct Options {
     pub owner: u32,
     pub bounds: Bounds,
     pub sources: Sources,
+    /// Of imported images.
+    pub imported: Bounds,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { owner: IMAGE_OWNER, bounds: Bounds::DEFAULT, sources: Sources::default() }
+        Self {
+            owner: IMAGE_OWNER,
+            bounds: Bounds::DEFAULT,
+            imported: Bounds::IMPORTED,
+            sources: Sources::default(),
+        }
     }
 }
 

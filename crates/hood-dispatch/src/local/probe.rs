@@ -103,6 +103,7 @@ fn entry(library: &Library, declaration: &crate::environment::Declaration) -> En
         security: declaration.security.clone(),
         base: declaration.base,
         packages: declaration.lock.as_ref().map(|lock| lock.packages()).unwrap_or_default(),
+        imported: library.imported(&declaration.name),
         default_limits: declaration.default_limits,
         maximum_limits: declaration.maximum_limits,
         status,

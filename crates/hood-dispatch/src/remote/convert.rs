@@ -7,7 +7,7 @@ use hood_core::outcome::{
     ExecError, Kill, KillCause, KilledBy, Observation, Stream, StreamEnd, Usage, WaitStatus,
 };
 use hood_core::plan::{Assignment, Degraded, ExecutorClass, Layer, PlaceKind};
-use hood_core::program::{File, WORK_DIR};
+use hood_core::program::File;
 use hood_core::{Limits, Program, Timestamp};
 use hood_wire::dispatch as wire;
 
@@ -35,7 +35,8 @@ pub(super) fn order_to_wire(order: Order) -> wire::Order {
     }
     let stdin_bytes = program.stdin.len() as u64;
     payload.extend(program.stdin);
-    let program = wire::Program { argv: program.argv, env: program.env, files, stdin_bytes };
+    let program =
+        wire::Program { argv: program.argv, env: program.env, cwd: program.cwd, files, stdin_bytes };
     let conduct =
         wire::Conduct { grace_ms: millis(conduct.grace), fail_on_output_limit: conduct.fail_on_output_limit };
     let assignment = assignment_to_wire(&assignment);
@@ -62,7 +63,7 @@ pub(super) fn order_from_wire(key: AttemptKey, order: &wire::Order) -> Result<Or
         key,
         token: *token,
         assignment: assignment_from_wire(assignment)?,
-        program: Program { argv, env, cwd: WORK_DIR, files, stdin },
+        program: Program { argv, env, cwd: program.cwd.clone(), files, stdin },
         conduct: Conduct {
             grace: Duration::from_millis(conduct.grace_ms),
             fail_on_output_limit: conduct.fail_on_output_limit,

@@ -8,7 +8,7 @@ use hood_wire::dispatch as wire;
 
 use super::convert::{kind, limits_from_wire, limits_to_wire};
 use crate::catalogue::{Catalogue, EnvironmentEntry, EnvironmentStatus};
-use crate::environment::{Base, Progress, Stage};
+use crate::environment::{Base, Imported, Progress, Stage};
 
 /// `live` is how many places are taken.
 pub(super) fn to_wire(catalogue: &Catalogue, executor: &str, live: u32) -> wire::Catalogue {
@@ -71,6 +71,7 @@ fn environment_to_wire(entry: &EnvironmentEntry) -> wire::Environment {
         packages: packages
             .map(|(name, version)| wire::Package { name: name.clone(), version: version.clone() })
             .collect(),
+        image: entry.imported.as_ref().map(imported_to_wire),
         default_limits: limits_to_wire(&entry.default_limits),
         maximum_limits: limits_to_wire(&entry.maximum_limits),
         state,
@@ -171,10 +172,37 @@ fn environment_from_wire(said: &wire::Environment) -> Option<EnvironmentEntry> {
         security: said.security.clone(),
         base: Base::parse(&said.base)?,
         packages: said.packages.iter().map(|p| (p.name.clone(), p.version.clone())).collect(),
+        imported: said.image.as_ref().map(imported_from_wire),
         default_limits: limits_from_wire(&said.default_limits),
         maximum_limits: limits_from_wire(&said.maximum_limits),
         status,
     })
+}
+
+fn imported_from_wire(said: &wire::ForeignImage) -> Imported {
+    Imported {
+        reference: said.reference.clone(),
+        source_digest: said.source_digest.clone(),
+        entrypoint: said.entrypoint.clone(),
+        command: said.command.clone(),
+        env: said.env.clone(),
+        workdir: said.workdir.clone(),
+        user: said.user.clone(),
+        has_python: said.has_python,
+    }
+}
+
+fn imported_to_wire(imported: &Imported) -> wire::ForeignImage {
+    wire::ForeignImage {
+        reference: imported.reference.clone(),
+        source_digest: imported.source_digest.clone(),
+        entrypoint: imported.entrypoint.clone(),
+        command: imported.command.clone(),
+        env: imported.env.clone(),
+        workdir: imported.workdir.clone(),
+        user: imported.user.clone(),
+        has_python: imported.has_python,
+    }
 }
 
 /// Several words as one catalogue, of the version given.

@@ -112,7 +112,7 @@ pub(crate) fn order(catalogue: &Catalogue, n: u8, code: &str) -> Order {
         key: AttemptKey { evaluation: EvaluationId::new(Timestamp::from_micros(1), [n; 10]), attempt: 1 },
         token: 1,
         assignment,
-        program: source.lay_out().expect("sound"),
+        program: source.lay_out(&hood_core::program::Start::default()).expect("sound"),
         conduct: Conduct { grace: Duration::from_millis(500), fail_on_output_limit: false },
         traceparent: None,
     }

@@ -173,7 +173,7 @@ fn order(executor: &str, n: u8, token: u64) -> Order {
         program: Program {
             argv: Vec::new(),
             env: Vec::new(),
-            cwd: "/eval",
+            cwd: "/eval".to_owned(),
             files: Vec::new(),
             stdin: Vec::new(),
         },

@@ -7,6 +7,7 @@
 mod agent_list;
 mod filter_list;
 mod program_list;
+mod recluse_list;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +31,13 @@ pub(super) fn for_agent() -> Vec<Instruction> {
 pub(super) fn for_filter() -> Vec<Instruction> {
     let rules: Vec<_> = filter_list::CALLS.iter().map(|number| (*number, Verdict::Allow)).collect();
     bpf::compile(&rules, Verdict::Kill, Verdict::Kill)
+}
+
+/// The filter of a process that moves bytes between what it has open. Libraries ask for more than they
+/// need and go on without: what is not on the list is ENOSYS.
+pub(crate) fn for_recluse() -> Vec<Instruction> {
+    let rules: Vec<_> = recluse_list::CALLS.iter().map(|number| (*number, Verdict::Allow)).collect();
+    bpf::compile(&rules, Verdict::Errno(libc::ENOSYS as u16), Verdict::Kill)
 }
 
 /// A call through a foreign architecture's entry.

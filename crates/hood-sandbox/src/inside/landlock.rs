@@ -2,7 +2,7 @@
 //! and its signals and abstract sockets kept to itself.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -20,6 +20,11 @@ const IOCTL_DEV: u64 = 1 << 15;
 
 const SCOPE_ABSTRACT_SOCKETS: u64 = 1 << 0;
 const SCOPE_SIGNALS: u64 = 1 << 1;
+
+const NET_BIND: u64 = 1 << 0;
+const NET_CONNECT: u64 = 1 << 1;
+/// The first ABI with TCP.
+const NET_SINCE: u32 = 4;
 
 /// The first ABI with scopes.
 pub(super) const SCOPES_SINCE: u32 = 6;
@@ -73,6 +78,20 @@ pub(super) fn forbid_everything() -> io::Result<()> {
     }
     let scoped = if abi >= SCOPES_SINCE { SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS } else { 0 };
     let ruleset = sys::landlock_ruleset(abi, all_rights(abi), 0, scoped)?;
+    sys::landlock_enforce(ruleset.as_fd())
+}
+
+/// Leaves this process nothing that has a name but what lies beneath `dir`, and no network.
+pub(crate) fn confine_to(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let abi = sys::landlock_abi();
+    if abi == 0 {
+        return Ok(());
+    }
+    let all = all_rights(abi);
+    let scoped = if abi >= SCOPES_SINCE { SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS } else { 0 };
+    let net = if abi >= NET_SINCE { NET_BIND | NET_CONNECT } else { 0 };
+    let ruleset = sys::landlock_ruleset(abi, all, net, scoped)?;
+    sys::landlock_allow(ruleset.as_fd(), dir, all & !(EXECUTE | MAKE_CHAR | MAKE_BLOCK))?;
     sys::landlock_enforce(ruleset.as_fd())
 }
 

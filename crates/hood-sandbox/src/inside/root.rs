@@ -14,7 +14,7 @@ use crate::protocol::{Blueprint, PROGRAM_ID};
 /// of it is touched: a tmpfs covers it first.
 const WORKSHOP: &str = "/tmp";
 const ROOT: &str = "/tmp/root";
-/// The lower half of the root overlay: mount points, so that images need none.
+/// The upper half of the root overlay: mount points, so that images need none.
 const SKELETON: &str = "/tmp/skeleton";
 /// Files and directories of the workshop itself, which the program must not pay for: its own root,
 /// the three writable directories, root and skeleton, and in that five directories, the devices and
@@ -35,9 +35,10 @@ pub(super) fn build(blueprint: &Blueprint) -> Result<(), StepFailed> {
     disk(blueprint).step("mount the place's tmpfs")?;
     skeleton().step("lay out the root's mount points")?;
     // Two lower layers and no upper one: an instance of its own over shared files, so that neither
-    // inotify nor flock meets a neighbour, and nothing can be written.
+    // inotify nor flock meets a neighbour, and nothing can be written. The mount points lie over the
+    // image: a link in their place would lead what is mounted elsewhere.
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    mount("overlay", ROOT, "overlay", flags, Some(c"lowerdir=.:/tmp/skeleton"))
+    mount("overlay", ROOT, "overlay", flags, Some(c"lowerdir=/tmp/skeleton:."))
         .step("mount the root overlay")?;
     mount_proc(&in_root("proc")).step("mount proc")?;
     for device in DEVICES {

@@ -20,6 +20,17 @@ fn the_host_is_out_of_reach() {
 }
 
 #[test]
+fn an_images_links_lead_no_mount_elsewhere() {
+    let lab = Lab::new();
+    for (name, target) in [("eval", "/bin"), ("tmp", "/"), ("proc", "eval"), ("dev", "../../etc")] {
+        std::os::unix::fs::symlink(target, lab.image.join(name)).unwrap();
+    }
+    for what in ["reach-host", "reach-agent", "proc-view"] {
+        lab.run(&job(&[what])).assert_held();
+    }
+}
+
+#[test]
 fn namespaces_cannot_be_made() {
     run(&job(&["namespaces"])).assert_held();
 }

@@ -13,3 +13,4 @@ mod harness;
 mod lifecycle;
 mod neighbours;
 mod ordinary;
+mod recluse;

@@ -15,7 +15,7 @@ use super::error::{ApiError, ErrorCode};
 use crate::config::Builds;
 use crate::document::{
     AcceptedDocument, environment_facts, limits_from_wire, limits_request_to_core, limits_to_wire,
-    risk_to_core,
+    risk_to_core, start_to_core,
 };
 use crate::webhook::Target;
 
@@ -54,7 +54,8 @@ impl Admission<'_> {
         let environment = self.environment(&submission, &mut errors);
         let limits =
             environment.and_then(|environment| resolve_limits(&submission, environment, &mut errors));
-        program::check(&submission, bounds, limits.as_ref(), &mut errors);
+        let start = start_to_core(environment.and_then(|environment| environment.image.as_ref()));
+        program::check(&submission, bounds, (limits.as_ref(), &start), &mut errors);
         check_labels(&submission.labels, bounds, &mut errors);
         let priority = submission.priority.unwrap_or(PRIORITY_DEFAULT);
         if priority > PRIORITY_MAX {
@@ -77,6 +78,7 @@ impl Admission<'_> {
             limits: limits_to_wire(&limits, &[]),
             grace_ms,
             priority,
+            image: environment.image.clone(),
             traceparent: None,
             submission,
         };

@@ -1,7 +1,10 @@
 //! `fumehood env`: what code can run in.
 
 mod build;
+mod export;
+mod import;
 mod lock;
+mod registry;
 mod upkeep;
 
 use std::path::PathBuf;
@@ -72,6 +75,10 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    Import(import::Args),
+    Export(export::Args),
+    Pull(registry::PullArgs),
+    Push(registry::PushArgs),
     /// Remove images; a declared environment is built again when it is next needed.
     Rm {
         /// Names of their environments.
@@ -94,15 +101,19 @@ struct Output {
     format: Format,
 }
 
-pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
-    match &args.command {
+pub(super) async fn execute(args: Args, global: &Global) -> Result<Exit, Failure> {
+    match args.command {
         Command::List { output } => list(output.format, global).await,
-        Command::Inspect { name, output } => inspect(name, output.format, global).await,
-        Command::Build { names, output } => build::execute(names, output.format, global).await,
+        Command::Inspect { name, output } => inspect(&name, output.format, global).await,
+        Command::Build { names, output } => build::execute(&names, output.format, global).await,
         Command::Lock { name, out, output } => {
-            lock::execute(name, out.as_deref(), output.format, global).await
+            lock::execute(&name, out.as_deref(), output.format, global).await
         }
-        Command::Rm { names, output } => upkeep::remove(names, output.format, global),
+        Command::Import(args) => import::execute(args, global).await,
+        Command::Export(args) => export::execute(args, global).await,
+        Command::Pull(args) => registry::pull(args, global).await,
+        Command::Push(args) => registry::push(args, global).await,
+        Command::Rm { names, output } => upkeep::remove(&names, output.format, global),
         Command::Gc { output } => upkeep::collect(output.format, global),
     }
 }

@@ -34,6 +34,12 @@ impl Failure {
         self
     }
 
+    /// Says what was wanted in the words of whoever wanted it.
+    pub(super) fn about(mut self, what: impl Into<String>) -> Self {
+        self.what = what.into();
+        self
+    }
+
     pub(super) fn exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self

@@ -31,6 +31,7 @@ Examples:
   echo 'print(6*7)' | fumehood run -
   fumehood run --file ./prog --exec -- ./prog a b      any program, here one of your own
   fumehood run --exec -- python3 -c 'print(1)'         any program of the environment
+  fumehood run --env tools --entrypoint -- --help      what an imported image runs by itself
   fumehood run -o json hello.py                        the whole result as one JSON document
 
 Exit status:
@@ -45,7 +46,7 @@ Exit status:
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Python file to run; `-` reads it from standard input.
-    #[arg(value_name = "SCRIPT", required_unless_present = "exec")]
+    #[arg(value_name = "SCRIPT", required_unless_present_any = ["exec", "entrypoint"])]
     script: Option<String>,
 
     /// Arguments of the script; with --exec the command itself.
@@ -55,6 +56,10 @@ pub(super) struct Args {
     /// Run the command after `--` in place of a Python script.
     #[arg(long, requires = "args", conflicts_with = "script")]
     exec: bool,
+
+    /// Run what the environment's image says, with its own arguments or those after `--`.
+    #[arg(long, conflicts_with_all = ["script", "exec"])]
+    entrypoint: bool,
 
     /// Put a file into the working directory, as LOCAL or LOCAL:REMOTE; may be repeated.
     #[arg(long, value_name = "FILE")]

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hood_core::limits::{Limit, LimitsRequest};
-use hood_core::program::{File, Source};
+use hood_core::program::{File, Source, Start};
 use hood_core::{Limits, RiskLevel, State, Timestamp, Verdict};
 use hood_wire::api;
 
@@ -142,6 +142,17 @@ pub fn source_to_core(submission: &api::Submission) -> (Source, Vec<api::FieldEr
         stdin,
     };
     (source, errors)
+}
+
+/// How the environment's image wants programs started; an image of our own wants nothing.
+pub fn start_to_core(image: Option<&api::ForeignImage>) -> Start {
+    image.map_or_else(Start::default, |image| Start {
+        entrypoint: image.entrypoint.clone(),
+        arguments: image.command.clone(),
+        env: image.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+        workdir: image.workdir.clone(),
+        has_python: image.has_python,
+    })
 }
 
 fn decode(base64: &str, path: String, errors: &mut Vec<api::FieldError>) -> Vec<u8> {

@@ -5,7 +5,7 @@ use hood_core::Limits;
 use hood_core::limits::Limit;
 use hood_dispatch::Catalogue;
 use hood_dispatch::catalogue::{EnvironmentEntry, EnvironmentStatus};
-use hood_dispatch::environment::Progress;
+use hood_dispatch::environment::{Imported, Progress};
 use hood_wire::api;
 
 use crate::config::Config;
@@ -52,11 +52,27 @@ pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Env
             .iter()
             .map(|(name, version)| api::Package { name: name.clone(), version: version.clone() })
             .collect(),
+        image: entry.imported.as_ref().map(foreign_image),
         default_limits: limits_to_wire(&lower(&entry.default_limits, &maximum), &[]),
         maximum_limits: limits_to_wire(&maximum, &[]),
         allowed_classes: entry.facts.allowed_classes.iter().map(|class| class.as_str().to_owned()).collect(),
         default: entry.facts.name == config.environments.default,
         error,
+    }
+}
+
+fn foreign_image(imported: &Imported) -> api::ForeignImage {
+    let variable =
+        |(name, value): &(String, String)| api::Variable { name: name.clone(), value: value.clone() };
+    api::ForeignImage {
+        reference: imported.reference.clone(),
+        source_digest: imported.source_digest.clone(),
+        entrypoint: imported.entrypoint.clone(),
+        command: imported.command.clone(),
+        env: imported.env.iter().map(variable).collect(),
+        workdir: imported.workdir.clone(),
+        user: imported.user.clone(),
+        has_python: imported.has_python,
     }
 }
 

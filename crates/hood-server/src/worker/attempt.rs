@@ -152,7 +152,7 @@ impl Attempt<'_> {
             return Err(format!("the stored request cannot be laid out: {}: {}", error.path, error.message));
         }
         let program = source
-            .lay_out()
+            .lay_out(&document::start_to_core(accepted.image.as_ref()))
             .map_err(|problems| format!("the stored request cannot be laid out: {problems:?}"))?;
         Ok(Accepted {
             program,

@@ -8,6 +8,7 @@ mod cli_help;
 mod cli_run;
 mod cli_stop;
 mod config;
+mod images;
 mod kill_loop;
 mod roles;
 mod support;

@@ -77,6 +77,7 @@ impl Scene {
             environment: "minimal".to_owned(),
             limits: limits_to_wire(&Limits::DEFAULT, &[]),
             grace_ms: 1000,
+            image: None,
             priority: 5,
             traceparent: None,
         };

@@ -30,6 +30,9 @@ pub struct Environment {
     /// The interpreter's version, once built.
     pub interpreter: Option<String>,
     pub packages: Vec<Package>,
+    /// Of an imported image: what it is, and how it wants its programs started.
+    #[serde(default)]
+    pub image: Option<ForeignImage>,
     pub default_limits: Limits,
     pub maximum_limits: Limits,
     pub allowed_classes: Vec<String>,
@@ -37,6 +40,33 @@ pub struct Environment {
     pub default: bool,
     /// Why the build failed, where it did.
     pub error: Option<String>,
+}
+
+/// An image that came from elsewhere, in its maker's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForeignImage {
+    /// Where it came from: a reference in a registry, or a file's name.
+    pub reference: String,
+    /// The digest that names it there.
+    pub source_digest: String,
+    /// What runs where a submission has neither `code` nor `command`.
+    pub entrypoint: Vec<String>,
+    /// The entrypoint's arguments, where a submission has none.
+    pub command: Vec<String>,
+    /// Its variables; those of a submission are set over them.
+    pub env: Vec<Variable>,
+    /// Where the entrypoint runs.
+    pub workdir: Option<String>,
+    /// The user that it names. Programs run as the place's own, whatever it says.
+    pub user: Option<String>,
+    /// Whether `code` alone can run: `python3` is on its PATH.
+    pub has_python: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Variable {
+    pub name: String,
+    pub value: String,
 }
 
 fn namespace() -> String {

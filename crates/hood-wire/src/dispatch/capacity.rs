@@ -53,6 +53,9 @@ pub struct Environment {
     pub allowed_classes: Vec<String>,
     #[serde(default)]
     pub packages: Vec<Package>,
+    /// Of an imported image: how it wants its programs started.
+    #[serde(default)]
+    pub image: Option<ForeignImage>,
     pub default_limits: Limits,
     pub maximum_limits: Limits,
     pub state: EnvironmentState,
@@ -68,6 +71,25 @@ pub struct Environment {
     /// Why the build failed, where it did.
     #[serde(default)]
     pub error: Option<String>,
+}
+
+/// An image that came from elsewhere, in its maker's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForeignImage {
+    pub reference: String,
+    pub source_digest: String,
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    #[serde(default)]
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
+    #[serde(default)]
+    pub workdir: Option<String>,
+    #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
+    pub has_python: bool,
 }
 
 /// Totals are 0 while they are not known.

@@ -61,14 +61,22 @@ pub struct Limits {
     pub open_files: u64,
 }
 
-/// What is started. It runs in `/eval`, and its files lie beneath that.
+/// What is started. Its files lie beneath `/eval`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Program {
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// Where it runs.
+    #[serde(default = "work_dir")]
+    pub cwd: String,
     pub files: Vec<File>,
     /// How many of the bytes after the files are stdin.
     pub stdin_bytes: u64,
+}
+
+/// Of a worker that knows of no other.
+fn work_dir() -> String {
+    "/eval".to_owned()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

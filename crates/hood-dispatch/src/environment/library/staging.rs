@@ -72,7 +72,7 @@ impl Library {
         let owner = self.owner(&staging.dir)?;
         let chown = rustix::process::geteuid().is_root().then_some(owner);
         let meter = Meter::start(Progress::at(Stage::Checking, 0, 0), progress);
-        let manifest = image::adopt(&staging.root(), chown, self.options.bounds, &meter)
+        let manifest = image::adopt(&staging.root(), chown, self.options.imported, &meter)
             .map_err(|what| EnvironmentError::Tree { what })?;
         let path = staging.dir.join("manifest");
         fs::write(&path, manifest.text()).map_err(EnvironmentError::io("write", &path))?;

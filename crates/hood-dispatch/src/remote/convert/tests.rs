@@ -27,7 +27,7 @@ fn order() -> Order {
         program: Program {
             argv: vec!["python3".to_owned(), "main.py".to_owned()],
             env: vec![("A".to_owned(), "b".to_owned())],
-            cwd: WORK_DIR,
+            cwd: "/srv".to_owned(),
             files: vec![file("tool", b"\x7fELF\0"), file("empty", b""), file("main.py", b"print()")],
             stdin: b"in".to_vec(),
         },

@@ -101,7 +101,7 @@ fn a_change_in_it_is_found_and_says_to_import_again() {
 fn what_cannot_be_an_image_is_refused_and_leaves_nothing() {
     let dir = temp();
     let bounds = Bounds { bytes: 64, inodes: 20, depth: 4 };
-    let options = Options { bounds, ..Options::default() };
+    let options = Options { imported: bounds, ..Options::default() };
     let library = Library::open_with(dir.path(), minimal(None), options).expect("opens");
     type Fill = fn(&Path);
     let cases: [(&str, Fill); 4] = [

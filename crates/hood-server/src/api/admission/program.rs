@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hood_core::Limits;
-use hood_core::program::{Source, SourceError};
+use hood_core::program::{Source, SourceError, Start};
 use hood_wire::api::{FieldError, Submission};
 
 use super::wrong;
@@ -13,7 +13,7 @@ use crate::document::source_to_core;
 pub(crate) fn check(
     submission: &Submission,
     bounds: &SubmissionLimits,
-    limits: Option<&Limits>,
+    (limits, start): (Option<&Limits>, &Start),
     errors: &mut Vec<FieldError>,
 ) {
     check_counts(submission, bounds, errors);
@@ -23,7 +23,7 @@ pub(crate) fn check(
     if let Some(limits) = limits {
         check_room(&source, limits, errors);
     }
-    if let Err(found) = source.lay_out() {
+    if let Err(found) = source.lay_out(start) {
         errors.extend(found.into_iter().map(field_error));
     }
 }
@@ -103,7 +103,7 @@ fn inodes(source: &Source) -> u64 {
 fn field_error(error: SourceError) -> FieldError {
     let message = error.to_string();
     match error {
-        SourceError::Nothing => wrong("code", message),
+        SourceError::Nothing | SourceError::NoPython => wrong("code", message),
         SourceError::FilesWithoutCommand | SourceError::EmptyCommand => wrong("command", message),
         SourceError::Field { field, problem } => wrong(field.as_str(), problem),
     }

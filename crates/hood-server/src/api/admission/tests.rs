@@ -24,6 +24,7 @@ fn environment(name: &str) -> api::Environment {
         progress: None,
         interpreter: None,
         packages: Vec::new(),
+        image: None,
         default_limits: limits_to_wire(&Limits::DEFAULT, &[]),
         maximum_limits: limits_to_wire(&Limits::MAXIMUM, &[]),
         allowed_classes: vec!["cpu".to_owned()],

@@ -101,14 +101,14 @@ fn line(built: &Built) -> String {
 }
 
 /// Tells how far a build is: on a terminal as a bar, off one as a line for each stage.
-struct Show {
+pub(super) struct Show {
     name: String,
     bar: Option<ProgressBar>,
     stage: Mutex<Option<Stage>>,
 }
 
 impl Show {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {bytes}/{total_bytes}");
@@ -117,7 +117,7 @@ impl Show {
         Self { name: Text::line(name), bar, stage: Mutex::new(None) }
     }
 
-    fn step(&self, progress: Progress) {
+    pub(super) fn step(&self, progress: Progress) {
         let mut last = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = *last != Some(progress.stage);
         let named = format!("{}: {}", self.name, progress.stage.as_str());

@@ -199,6 +199,7 @@ pub(crate) fn environment(name: &str) -> Environment {
         progress: None,
         interpreter: Some("3.11.2".to_owned()),
         packages: Vec::new(),
+        image: None,
         default_limits: limits_to_wire(&Limits::DEFAULT, &[]),
         maximum_limits: limits_to_wire(&Limits::MAXIMUM, &[]),
         allowed_classes: vec!["cpu".to_owned()],
