@@ -19,11 +19,21 @@ pub struct Component {
 }
 
 impl Component {
-    fn debian(name: &str, version: &str, architecture: &str) -> Self {
-        // `+` and `~` mean something else in a URL.
+    /// A package of Debian's.
+    pub fn debian(name: &str, version: &str) -> Self {
+        Self::of("deb/debian", name, version)
+    }
+
+    /// A package of the Python index.
+    pub fn python(name: &str, version: &str) -> Self {
+        Self::of("pypi", name, version)
+    }
+
+    fn of(kind: &str, name: &str, version: &str) -> Self {
+        // `+` and `:` mean something else in a URL.
         let encoded = version.replace('%', "%25").replace('+', "%2B").replace(':', "%3A");
-        let purl = format!("pkg:deb/debian/{name}@{encoded}?arch={architecture}");
-        Self { name: name.to_owned(), version: version.to_owned(), purl: Some(purl) }
+        let purl = Some(format!("pkg:{kind}/{name}@{encoded}"));
+        Self { name: name.to_owned(), version: version.to_owned(), purl }
     }
 }
 
@@ -46,7 +56,7 @@ fn package(paragraph: &str) -> Option<Component> {
     };
     let there = field("Status").is_some_and(|status| status.ends_with(" installed"));
     there.then_some(())?;
-    Some(Component::debian(field("Package")?, field("Version")?, field("Architecture")?))
+    Some(Component::debian(field("Package")?, field("Version")?))
 }
 
 /// The document. Nothing in it depends on when or where it was written.
@@ -89,7 +99,7 @@ mod tests {
             found.iter().map(|c| (c.name.as_str(), c.version.as_str())).collect::<Vec<_>>(),
             [("a", "3"), ("b", "1:2+x~1")]
         );
-        assert_eq!(found[1].purl.as_deref(), Some("pkg:deb/debian/b@1%3A2%2Bx~1?arch=amd64"));
+        assert_eq!(found[1].purl.as_deref(), Some("pkg:deb/debian/b@1%3A2%2Bx~1"));
         let bill = bill_of_materials("x", "sha256:0", &found);
         assert_eq!(bill["components"].as_array().map(Vec::len), Some(2));
         assert!(installed(&dir.path().join("nothing")).is_empty());

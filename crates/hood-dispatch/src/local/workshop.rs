@@ -69,7 +69,7 @@ impl Bench {
             program: Program {
                 argv: argv.iter().map(|word| (*word).to_owned()).collect(),
                 env,
-                cwd: WORK_DIR,
+                cwd: WORK_DIR.to_owned(),
                 files: Vec::new(),
                 stdin,
             },

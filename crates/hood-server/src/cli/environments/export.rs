@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 use hood_core::program::{BASE_ENV, WORK_DIR};
 use hood_dispatch::AGENT;
-use hood_dispatch::environment::{Image, Library};
+use hood_dispatch::environment::{Image, Library, Lock};
 use hood_image::{
     Component, Digest, Exported, ImageConfig, Recipe, Source, bill_of_materials, export, installed,
 };
@@ -80,7 +81,7 @@ pub(super) async fn execute(args: Args, global: &Global) -> Result<Exit, Failure
 fn write(library: &Library, args: &Args) -> Result<Written, Failure> {
     let (image, recipe) = recipe(library, &args.name)?;
     let exported = to_file(&recipe, &args.oci)?;
-    let components = components(&image);
+    let components = components(&image, lock(library, &args.name).as_deref());
     let bill = bill_of_materials(&args.name, &exported.digest.to_string(), &components);
     let path = beside(&args.oci, ".cdx.json");
     let text = serde_json::to_string_pretty(&bill).unwrap_or_default() + "\n";
@@ -94,6 +95,11 @@ fn write(library: &Library, args: &Args) -> Result<Written, Failure> {
         bill_of_materials: path.display().to_string(),
         components: components.len(),
     })
+}
+
+/// What it is made of, if that was decided beforehand.
+fn lock(library: &Library, name: &str) -> Option<Arc<Lock>> {
+    library.declarations().into_iter().find(|declaration| declaration.name == name)?.lock
 }
 
 /// What an environment's image is made of, its tree checked or built first.
@@ -129,9 +135,14 @@ fn config(library: &Library, image: &Image) -> ImageConfig {
         // Of the whole tree, and so of every package in it.
         ("dev.fumehood.tree.digest", image.digest.clone()),
     ];
-    let labels = labels.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let mut labels = labels.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    if let Some(lock) = lock(library, &image.name) {
+        let digest = Digest::of(lock.text().as_bytes()).to_string();
+        labels.push(("dev.fumehood.lock.digest".to_owned(), digest));
+    }
+    let has_python = image.root.join("usr/bin/python3").symlink_metadata().is_ok();
     let ours = ImageConfig {
-        cmd: vec!["python3".to_owned()],
+        cmd: vec![if has_python { "python3" } else { "sh" }.to_owned()],
         env: BASE_ENV.map(pair).to_vec(),
         user: USER.to_owned(),
         workdir: WORK_DIR.to_owned(),
@@ -150,11 +161,16 @@ fn config(library: &Library, image: &Image) -> ImageConfig {
     }
 }
 
-fn components(image: &Image) -> Vec<Component> {
+fn components(image: &Image, lock: Option<&Lock>) -> Vec<Component> {
     let mut components = installed(&image.root);
+    if let Some(lock) = lock {
+        components.extend(lock.debs.iter().map(|deb| Component::debian(&deb.name, &deb.version)));
+        components.extend(lock.wheels.iter().map(|wheel| Component::python(&wheel.name, &wheel.version)));
+    }
     let agent = env!("CARGO_PKG_VERSION").to_owned();
     components.push(Component { name: "hood-agent".to_owned(), version: agent, purl: None });
     components.sort();
+    components.dedup();
     components
 }
 
