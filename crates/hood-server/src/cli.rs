@@ -17,6 +17,7 @@ mod get;
 mod global;
 mod list;
 mod logs;
+mod migrate;
 mod output;
 mod pki;
 mod role;
@@ -79,6 +80,7 @@ enum Command {
     Doctor(doctor::Args),
     Config(config::Args),
     Pki(pki::Args),
+    Migrate(migrate::Args),
     Completions(completions::Args),
     Version(version::Args),
     /// Print the API's OpenAPI document.
@@ -150,6 +152,7 @@ impl Command {
             Self::Serve(args) => serve::execute(&args, global).await,
             Self::Api(args) => role::api(&args, global).await,
             Self::Worker(args) => role::worker(&args, global).await,
+            Self::Migrate(args) => migrate::execute(&args, global).await,
             Self::Dispatcher(args) => role::dispatcher(&args, global).await,
             Self::List(args) => list::execute(&args, global).await,
             Self::Get(args) => get::execute(&args, global).await,

@@ -33,7 +33,7 @@ pub use config::{
 pub use db::{DatabaseUrl, UrlError};
 pub use error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 pub use keeping::{ORPHAN_AGE, WRITING_MAX};
-pub use migrate::Duty;
+pub use migrate::{Duty, Step, migrate, pending_on};
 pub use model::{
     Accepted, AttemptRecord, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk, Claimed,
     Commit, Dead, Delete, Delivery, DeliveryId, DeliveryRecord, DeliveryState, Filter, Idempotency, Key,

@@ -1,7 +1,7 @@
 //! Migrations only append. What was applied is remembered with its checksum, and a database that
 //! came from elsewhere, or from a newer program that this one cannot work with, is refused.
 
-use crate::db::{self, Connection, Row, query};
+use crate::db::{self, Connection, DatabaseUrl, Row, query};
 use crate::error::OpenError;
 use crate::rows::get;
 
@@ -33,7 +33,52 @@ const ALL: &[Migration] = &[
     portable!(2, "blobs", "0002_blobs.sql", 1),
     portable!(3, "sharded_depths", "0003_sharded_depths.sql", 3),
     portable!(4, "requeues_and_deliveries", "0004_requeues_and_deliveries.sql", 3),
+    Migration {
+        version: 5,
+        name: "roles",
+        // One user has the file.
+        sqlite: "",
+        postgres: include_str!("../migrations/0005_roles.postgres.sql"),
+        oldest_compatible: 3,
+    },
 ];
+
+/// A migration that is still to be applied, or was just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub version: i64,
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+/// What a server's schema lacks. Nothing is changed.
+pub async fn pending_on(url: &DatabaseUrl) -> Result<Vec<Step>, OpenError> {
+    let at = url.to_string();
+    let mut connection = connect(url).await?;
+    steps(&mut Connection::Postgres(&mut connection), &at).await
+}
+
+/// Applies what a server's schema lacks, and tells what that was. Of several who do so at once, each
+/// migration is one's.
+pub async fn migrate(url: &DatabaseUrl) -> Result<Vec<Step>, OpenError> {
+    let at = url.to_string();
+    let mut connection = connect(url).await?;
+    let db = &mut Connection::Postgres(&mut connection);
+    let steps = steps(db, &at).await?;
+    ensure(db, &at, Duty::Migrate).await?;
+    Ok(steps)
+}
+
+async fn connect(url: &DatabaseUrl) -> Result<sqlx::PgConnection, OpenError> {
+    let outer = |source| OpenError::Connect { at: url.to_string(), source };
+    db::postgres::connect_writer(url).await.map_err(outer)
+}
+
+async fn steps(db: &mut Connection<'_>, at: &str) -> Result<Vec<Step>, OpenError> {
+    let pending = pending(db, at).await?;
+    let step = |m: &&Migration| Step { version: m.version, name: m.name, sql: text(m, db) };
+    Ok(pending.iter().map(step).collect())
+}
 
 /// Whether a program brings the schema up to date itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +217,7 @@ mod tests {
             .flat_map(|m| {
                 let mut texts = vec![(m.sqlite, ""), (m.postgres, " on postgres")];
                 texts.dedup_by_key(|(sql, _)| *sql);
+                texts.retain(|(sql, _)| !sql.is_empty());
                 let line = |(sql, on): (&str, &str)| {
                     format!("{:04}_{}{on} {}\n", m.version, m.name, checksum_of(sql))
                 };

@@ -116,19 +116,14 @@ impl Postgres {
 
     /// Runs statements as the owner of everything, and gives what they print, a row a line.
     pub fn sql(&self, database: &str, statements: &str) -> io::Result<String> {
+        self.sql_as(USER, database, statements)
+    }
+
+    /// The same as another user.
+    pub fn sql_as(&self, user: &str, database: &str, statements: &str) -> io::Result<String> {
         let psql = service::program("psql").ok_or_else(|| io::Error::other("psql is not installed"))?;
-        let arguments = [
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-d",
-            &self.url(USER, database),
-            "-c",
-            statements,
-        ];
+        let url = self.url(user, database);
+        let arguments = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", statements];
         done(Command::new(psql).args(arguments).stdin(Stdio::null()).output()?)
     }
 

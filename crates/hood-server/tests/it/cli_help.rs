@@ -36,6 +36,7 @@ fn every_command_explains_itself() {
         "doctor",
         "config",
         "pki",
+        "migrate",
         "completions",
         "version",
     ] {

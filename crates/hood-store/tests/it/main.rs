@@ -17,6 +17,7 @@ mod moving;
 mod outages;
 mod output;
 mod replay;
+mod rights;
 mod shared;
 mod small;
 mod sqlite;

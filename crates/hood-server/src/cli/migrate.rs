@@ -1,0 +1,49 @@
+//! `fumehood migrate`: brings the schema of a PostgreSQL up to date, as the owner of the database.
+
+use clap::Args as ClapArgs;
+use hood_store::{DatabaseUrl, Step};
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::global::Global;
+use super::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  FUMEHOOD_STORE_URL=postgres://owner@db:5432/fumehood fumehood migrate
+  fumehood migrate --dry-run";
+
+/// Bring the database that store.url names up to date; run it as its owner, before newer roles start.
+///
+/// Roles that run apart never migrate: they wait until this was done. Two at once are safe. A SQLite
+/// database is brought up to date by whatever opens it.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Print the statements that would be run, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failure> {
+    let loaded = global.load()?;
+    let url = loaded.config.store.url.expose();
+    if url.is_empty() {
+        return output::text("SQLite is brought up to date by whatever opens it: nothing to do");
+    }
+    let url =
+        DatabaseUrl::parse(url).map_err(|error| Failure::new("store.url cannot be used").because(error))?;
+    let steps =
+        if args.dry_run { hood_store::pending_on(&url).await } else { hood_store::migrate(&url).await };
+    let steps = steps.map_err(|error| Failure::new(format!("cannot migrate {url}")).because(error))?;
+    if steps.is_empty() {
+        return output::text(&format!("{url} is up to date"));
+    }
+    let lines: Vec<String> = steps.iter().map(|step| line(step, args.dry_run)).collect();
+    output::text(&lines.join("\n"))
+}
+
+fn line(step: &Step, dry_run: bool) -> String {
+    let Step { version, name, sql } = step;
+    if dry_run { format!("-- {version} {name}\n{sql}") } else { format!("applied {version} {name}") }
+}

@@ -1,0 +1,160 @@
+//! Black box. Each role's database user does what that role does, and is refused everything else by
+//! the database itself.
+
+use hood_core::outcome::Stream;
+use hood_core::{Tenant, Verdict};
+use hood_store::{
+    Cancel, Commit, DatabaseUrl, Delete, Duty, Idempotency, Lapsed, NewKey, Renewed, Store, StoreConfig,
+};
+
+use crate::cancel::wish;
+use crate::support::{
+    Engine, TTL, TestStore, at, chunk, database, evaluation, finished, has_postgres, new_id, provisioning,
+    single, started, tenant, tenure,
+};
+
+/// The owner's store, and one for each of two users, members of one group each.
+async fn roles() -> (TestStore, Store, Store) {
+    let owner = TestStore::new(Engine::Postgres).await;
+    let (server, name) = (hood_testkit::postgres().await, database(&owner));
+    let mut stores = Vec::new();
+    for role in ["api", "worker", "notifier"] {
+        let user = format!("{role}_{name}");
+        server.sql(&name, &format!("CREATE ROLE {user} LOGIN IN ROLE fumehood_{role}")).expect("a user");
+        let url = DatabaseUrl::parse(&server.url(&user, &name)).expect("an address");
+        let config = StoreConfig { url: Some(url), duty: Duty::Check, ..owner.config.clone() };
+        stores.push(Store::open(config).await.expect("opens"));
+    }
+    let [api, worker, notifier]: [Store; 3] = stores.try_into().expect("three");
+    notifier.check_writable().await.expect("lives");
+    notifier.close().await;
+    (owner, api, worker)
+}
+
+#[tokio::test]
+async fn each_role_does_its_part_as_its_own_user() {
+    if !has_postgres() {
+        return;
+    }
+    let (owner, api, worker) = roles().await;
+    let mut new = single(evaluation(new_id(at(0)), 3));
+    new.evaluations[0].labels.insert("k".to_owned(), "v".to_owned());
+    new.idempotency = Some(Idempotency { key: "k".to_owned(), fingerprint: [1; 32] });
+    let id = new.evaluations[0].id;
+    api.submit(&tenant(), at(0), new.clone()).await.expect("accepts");
+    api.submit(&tenant(), at(0), new).await.expect("knows the key");
+    worker.put_capacity(1, at(0), "{}").await.expect("publishes");
+    let claimed = worker.claim(&tenure(at(1)), 1).await.expect("claims").pop().expect("one");
+    assert_eq!(api.request_cancel(&tenant(), id, wish(at(2), None)).await.expect("notes"), Cancel::Requested);
+    let leases = [claimed.lease.clone()];
+    let renewed = worker.renew(&leases, at(2), TTL).await.expect("renews");
+    assert!(matches!(renewed[..], [Renewed::Held { cancel: Some(_) }]), "{renewed:?}");
+    let step = provisioning(&claimed).start(at(2));
+    let output = vec![chunk(Stream::Stdout, 0, &[7; 100_000])];
+    worker.commit(&claimed.lease, Commit { output, ..started(&step) }).await.expect("starts");
+    let taken = worker.reclaim(&tenure(at(3).after(TTL)), 9, Lapsed::Expired).await.expect("reclaims");
+    let end = finished(step.evaluation, at(4), Verdict::Cancelled);
+    worker.commit(&taken[0].lease, end).await.expect("ends");
+    worker.move_outputs(at(5)).await.expect("moves");
+    assert_eq!(api.get(&tenant(), id).await.expect("reads").verdict, Some(Verdict::Cancelled));
+    assert_eq!(api.delete(&tenant(), id).await.expect("forgets"), Delete::Deleted);
+    worker.delete_blobs(at(6)).await.expect("deletes");
+    let queued = single(evaluation(new_id(at(7)), 0));
+    let queued_id = queued.evaluations[0].id;
+    api.submit(&tenant(), at(7), queued).await.expect("accepts");
+    let cancelled = api.request_cancel(&tenant(), queued_id, wish(at(8), None)).await.expect("ends");
+    assert_eq!(cancelled, Cancel::EndedNow);
+    for store in [api, worker] {
+        store.check_writable().await.expect("lives");
+        store.close().await;
+    }
+    owner.check().await;
+}
+
+#[tokio::test]
+async fn what_is_not_a_roles_part_its_store_refuses() {
+    if !has_postgres() {
+        return;
+    }
+    let (owner, api, worker) = roles().await;
+    let new = single(evaluation(new_id(at(0)), 0));
+    worker.submit(&tenant(), at(0), new.clone()).await.expect_err("a worker accepts nothing");
+    api.submit(&tenant(), at(0), new).await.expect("accepts");
+    api.claim(&tenure(at(1)), 1).await.expect_err("the API leases nothing");
+    let key = NewKey { tenant: Tenant::default(), name: "x".to_owned(), hash: [1; 32], created_at: at(0) };
+    worker.insert_key(&key).await.expect_err("a worker makes no keys");
+    api.insert_key(&key).await.expect_err("nor does the API");
+    worker.find_key(&[1; 32]).await.expect_err("and a worker has no use for them");
+    for store in [api, worker] {
+        store.close().await;
+    }
+    owner.check().await;
+}
+
+/// As somebody would who has taken such a process over and speaks SQL.
+#[tokio::test]
+async fn the_database_refuses_what_no_store_would_say() {
+    if !has_postgres() {
+        return;
+    }
+    let (owner, api, worker) = roles().await;
+    let running = owner.running(at(0)).await.0.lease.evaluation.as_uuid();
+    let (server, name) = (hood_testkit::postgres().await, database(&owner));
+    let result = format!("INSERT INTO results VALUES ('default', '{running}', '{{}}')");
+    let end = format!(
+        "INSERT INTO events (tenant, evaluation, number, kind, occurred_at, verdict) \
+         VALUES ('default', '{running}', 9, 'finished', 0, 'succeeded')"
+    );
+    let submitted = "INSERT INTO events (tenant, evaluation, number, kind, occurred_at) \
+         VALUES ('default', gen_random_uuid(), 1, 'submitted', 0)";
+    let of_api = [
+        "UPDATE evaluations SET state = 'succeeded', verdict = 'succeeded'",
+        "UPDATE evaluations SET state = 'cancelled', verdict = 'cancelled', last_event = last_event + 1",
+        "UPDATE evaluations SET last_event = 0",
+        "UPDATE evaluations SET lease_token = 99",
+        "UPDATE evaluations SET worker = 'me'",
+        "UPDATE events SET kind = 'finished'",
+        "UPDATE results SET document = '{}'",
+        "UPDATE output SET bytes = ''",
+        "INSERT INTO attempts VALUES ('default', gen_random_uuid(), 1, 0, 0, 0, '', '', 0, 0, 0)",
+        "INSERT INTO api_keys VALUES ('x', 'default', 'x', 0)",
+        "INSERT INTO capacity VALUES (1, 1, 1, '{}')",
+        "DELETE FROM schema_migrations",
+        "DROP TABLE evaluations",
+        "CREATE TABLE mine (n INT)",
+        &result,
+        &end,
+    ];
+    let of_worker = [
+        "UPDATE evaluations SET priority = 9",
+        "UPDATE evaluations SET environment = 'other'",
+        "UPDATE requests SET document = '{}'",
+        "SELECT * FROM api_keys",
+        "SELECT * FROM idempotency_keys",
+        "INSERT INTO requests VALUES ('default', gen_random_uuid(), '{}')",
+        "DELETE FROM evaluations",
+        "DELETE FROM events",
+        "DROP TABLE evaluations",
+        submitted,
+    ];
+    let of_notifier =
+        ["SELECT * FROM evaluations", "SELECT * FROM api_keys", "SELECT * FROM results", &result];
+    let all = [("api", &of_api[..]), ("worker", &of_worker[..]), ("notifier", &of_notifier[..])];
+    for (role, forbidden) in all {
+        for statement in forbidden {
+            let said = server.sql_as(&format!("{role}_{name}"), &name, statement);
+            let refused = said.as_ref().is_err_and(|error| {
+                let text = error.to_string();
+                ["permission denied", "row-level security", "must be owner", "change nothing else"]
+                    .iter()
+                    .any(|why| text.contains(why))
+            });
+            assert!(refused, "{role}: {statement}: {said:?}");
+        }
+    }
+    for store in [api, worker] {
+        store.close().await;
+    }
+    // An earlier statement may have deleted nothing, and changed nothing either.
+    owner.check().await;
+}
