@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use futures::future::{BoxFuture, Shared};
 use hood_wire::dispatch::{FrameBody, Problem, ProblemCode};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::convert::problem;
 use crate::dispatch::AttemptKey;
@@ -30,6 +30,8 @@ struct Entry {
     highest: u64,
     opening: Option<Opening>,
     listener: Option<Listener>,
+    /// Given back when the place is known to be gone.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -68,13 +70,20 @@ impl Book {
             let opening = self.places.get(&key).and_then(|entry| entry.opening.clone());
             return Ok(Execute::Known(opening));
         }
-        self.places.insert(key, Entry { highest: token, opening: None, listener: None });
+        self.places.insert(key, Entry::new(token));
         Ok(Execute::Make)
     }
 
     pub(super) fn opening(&mut self, key: AttemptKey, opening: Opening) {
         if let Some(entry) = self.places.get_mut(&key) {
             entry.opening = Some(opening);
+        }
+    }
+
+    /// The place was made, with this right to it.
+    pub(super) fn occupy(&mut self, key: AttemptKey, permit: OwnedSemaphorePermit) {
+        if let Some(entry) = self.places.get_mut(&key) {
+            entry.permit = Some(permit);
         }
     }
 
@@ -102,7 +111,7 @@ impl Book {
         self.listeners += 1;
         let number = self.listeners;
         let (told, receiver) = watch::channel(Told::default());
-        let entry = self.places.entry(key).or_insert(Entry { highest: token, opening: None, listener: None });
+        let entry = self.places.entry(key).or_insert_with(|| Entry::new(token));
         entry.dismiss(&FrameBody::Replaced);
         entry.listener = Some(Listener { number, told });
         Ok((number, receiver))
@@ -189,6 +198,10 @@ impl Book {
 }
 
 impl Entry {
+    const fn new(highest: u64) -> Self {
+        Self { highest, opening: None, listener: None, permit: None }
+    }
+
     fn is_making(&self) -> bool {
         self.opening.as_ref().is_some_and(|opening| opening.peek().is_none())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all, select_ok};
 use hood_wire::dispatch::{Cancel, PlaceState, ProblemCode, StatusRequest};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::convert::{millis, order_to_wire};
 use super::peer::{Heard, Peer};
@@ -49,7 +49,8 @@ pub(super) struct Inner {
     /// Where each attempt that this worker holds has gone.
     held: Mutex<HashMap<AttemptKey, Held>>,
     catalogue: RwLock<Arc<Catalogue>>,
-    changed: Notify,
+    /// The version that is offered, for those who wait for another.
+    offered: watch::Sender<u64>,
     sessions: AtomicU64,
 }
 
@@ -105,7 +106,7 @@ impl Inner {
         let version = highest.max(catalogue.version + 1);
         *catalogue = Arc::new(merge::merge(version, words));
         drop(catalogue);
-        self.changed.notify_waiters();
+        self.offered.send_replace(version);
     }
 
     /// Tries until it is delivered, refused, or too late to matter.
@@ -146,7 +147,7 @@ impl Remote {
             peers,
             held: Mutex::default(),
             catalogue: RwLock::new(Arc::new(catalogue)),
-            changed: Notify::new(),
+            offered: watch::channel(0).0,
             sessions: AtomicU64::new(0),
         });
         for peer in &inner.peers {
@@ -158,8 +159,13 @@ impl Remote {
 
     /// Completes when what is offered has changed after this was called.
     pub fn changed(&self) -> impl Future<Output = ()> + use<> {
-        let inner = Arc::clone(&self.0);
-        async move { inner.changed.notified().await }
+        let mut offered = self.0.offered.subscribe();
+        async move {
+            if offered.changed().await.is_err() {
+                // Nothing will change any more.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Whether each dispatcher answers.

@@ -1,6 +1,7 @@
 //! The dispatcher's side: takes calls, and has any [`Dispatch`] carry them out.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use futures::FutureExt as _;
 use futures::future::{Either, select};
 use futures::stream::BoxStream;
 use hood_wire::dispatch::{self as wire, ProblemCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::book::{Book, Execute, Opening};
 use super::convert::{error_to_wire, order_from_wire, problem};
@@ -20,11 +22,16 @@ use crate::dispatch::{AttemptKey, Dispatch, DispatchError, Order};
 /// Attempts in the book at which it looks for those whose place has gone without anybody listening.
 const SWEEP_AT: usize = 256;
 
+/// While an order waits for its turn, how often it is looked whether a place has gone unnoticed.
+const FREE_LOOK: Duration = Duration::from_millis(250);
+
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
     /// The executor's name, as in its certificate.
     pub name: String,
     pub alive_every: Duration,
+    /// Orders that are carried out at once; the others wait in their turn.
+    pub places: usize,
     /// Its places live on without it, and another dispatcher may have them then.
     pub outlives: bool,
 }
@@ -38,6 +45,7 @@ pub(super) struct Inner {
     pub(super) world: Arc<dyn World>,
     pub(super) config: ServiceConfig,
     book: Mutex<Book>,
+    free: Arc<Semaphore>,
     draining: AtomicBool,
 }
 
@@ -53,10 +61,35 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// The right to one more place; places that ended without anybody listening are looked for
+    /// meanwhile. `None` never comes: the semaphore is not closed.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let free = pin!(Arc::clone(&self.free).acquire_owned());
+            match select(free, self.world.sleep(FREE_LOOK)).await {
+                Either::Left((permit, _)) => return permit.ok(),
+                Either::Right(((), _)) => self.forget_the_gone().await,
+            }
+        }
+    }
+
+    /// Forgets those whose place has gone without a listener.
+    async fn forget_the_gone(&self) {
+        let candidates = self.book().unattended();
+        for (key, token) in candidates {
+            if matches!(self.dispatch.holds(key).await, Ok(false)) {
+                self.book().forget_unattended(key, token);
+            }
+        }
+    }
+}
+
 impl Service {
     pub fn new(dispatch: Arc<dyn Dispatch>, world: Arc<dyn World>, config: ServiceConfig) -> Self {
         let (book, draining) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Inner { dispatch, world, config, book, draining }))
+        let free = Arc::new(Semaphore::new(config.places));
+        Self(Arc::new(Inner { dispatch, world, config, book, free, draining }))
     }
 
     pub fn name(&self) -> &str {
@@ -142,10 +175,13 @@ impl Service {
     fn open(&self, order: Order) -> Opening {
         let (key, inner) = (order.key, Arc::clone(&self.0));
         let making = async move {
+            let permit = inner.permit().await;
             let opened = inner.dispatch.execute(order).await;
-            if let Err(error) = &opened {
+            match (&opened, permit) {
+                (Ok(_), Some(permit)) => inner.book().occupy(key, permit),
+                (Ok(_), None) => {}
                 // Kept in the book: whoever asks again gets the same answer.
-                tracing::warn!(place = %key, error = %error, "no place was made");
+                (Err(error), _) => tracing::warn!(place = %key, error = %error, "no place was made"),
             }
             // The link is dropped here: whoever listens attaches, and the place waits meanwhile.
             opened.map(drop).map_err(|error| error_to_wire(&error))
@@ -211,25 +247,11 @@ impl Service {
         catalogue
     }
 
-    /// Forgets those whose place has gone without a listener.
+    /// Keeps the book short.
     fn sweep(&self) {
-        let candidates = {
-            let book = self.0.book();
-            if book.len() < SWEEP_AT {
-                return;
-            }
-            book.unattended()
-        };
-        let inner = Arc::clone(&self.0);
-        self.0.world.spawn(
-            async move {
-                for (key, token) in candidates {
-                    if matches!(inner.dispatch.holds(key).await, Ok(false)) {
-                        inner.book().forget_unattended(key, token);
-                    }
-                }
-            }
-            .boxed(),
-        );
+        if self.0.book().len() >= SWEEP_AT {
+            let inner = Arc::clone(&self.0);
+            self.0.world.spawn(async move { inner.forget_the_gone().await }.boxed());
+        }
     }
 }

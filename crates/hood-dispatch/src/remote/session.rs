@@ -35,8 +35,10 @@ pub(super) struct Session {
     executor: String,
     /// Whoever has the place has said that another may have it after it.
     outlives: bool,
-    /// The last report that was passed on.
+    /// The last report that was had from the dispatcher.
     received: u64,
+    /// Had, and not passed on yet: it outlives the stream that it came on.
+    waiting: Option<Report>,
     /// The number of the last report there will be.
     last: Option<u64>,
     /// The highest acknowledgement that the dispatcher has.
@@ -57,7 +59,19 @@ impl Session {
     pub(super) fn new(inner: Arc<Inner>, holding: Holding, found: Found) -> Self {
         let Holding { key, token, id } = holding;
         let Found { peer, executor, outlives } = found;
-        Self { inner, peer, key, token, id, executor, outlives, received: 0, last: None, told: 0 }
+        Self {
+            inner,
+            peer,
+            key,
+            token,
+            id,
+            executor,
+            outlives,
+            received: 0,
+            waiting: None,
+            last: None,
+            told: 0,
+        }
     }
 
     pub(super) async fn run(mut self, mut end: LinkEnd) {
@@ -134,7 +148,6 @@ impl Session {
 
     async fn follow(&mut self, mut frames: Frames, end: &mut LinkEnd) -> Break {
         let mut telling: Option<Telling> = None;
-        let mut waiting: Option<Report> = None;
         let mut heard_at = self.inner.world.now();
         loop {
             let acknowledged = *end.acknowledged.borrow_and_update();
@@ -158,22 +171,22 @@ impl Session {
                 changed = end.acknowledged.changed() => if changed.is_err() {
                     return self.part(end).await;
                 },
-                permit = end.reports.reserve(), if waiting.is_some() => match permit {
-                    Ok(permit) => if let Some(report) = waiting.take() { permit.send(report) },
+                permit = end.reports.reserve(), if self.waiting.is_some() => match permit {
+                    Ok(permit) => if let Some(report) = self.waiting.take() { permit.send(report) },
                     Err(_) => return self.part(end).await,
                 },
-                frame = frames.next(), if waiting.is_none() => {
+                frame = frames.next(), if self.waiting.is_none() => {
                     heard_at = self.inner.world.now();
                     match frame {
                         Some(Ok(frame)) => match self.hear(frame) {
-                            Ok(report) => waiting = report,
+                            Ok(report) => self.waiting = report,
                             Err(why) => return why,
                         },
                         Some(Err(failure)) => return Break::Again(failure.to_string()),
                         None => return Break::Again("it ended without a last word".to_owned()),
                     }
                 }
-                () = self.inner.world.sleep(silence), if waiting.is_none() => {
+                () = self.inner.world.sleep(silence), if self.waiting.is_none() => {
                     return Break::Again("nothing was heard for too long".to_owned());
                 }
             }

@@ -17,7 +17,7 @@ use hood_dispatch::{
 use hood_wire::dispatch as wire;
 
 use crate::bench::PATIENCE;
-use crate::wire::{Way, Weather, worker};
+use crate::wire::{PLACES, Way, Weather, worker};
 
 /// Reports that each made-up place has.
 const REPORTS: u64 = 40;
@@ -315,6 +315,25 @@ async fn an_order_that_its_worker_gives_up_on_is_ended_and_not_taken_late() {
     let late = remote.execute(order("one", 1, 1)).await;
     assert!(matches!(late, Err(DispatchError::Stale(_))), "{late:?}");
     assert_eq!(pods.executions(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_past_the_places_waits_for_its_turn() {
+    let pods = Pods::default();
+    let way = Way::new(Arc::new(pods.clone()), "one", Weather::CALM);
+    let remote = worker(std::slice::from_ref(&way)).await;
+    let mut links = Vec::new();
+    for n in 0..PLACES {
+        let n = u8::try_from(n).expect("few");
+        links.push(remote.execute(order("one", n, 1)).await.expect("a place"));
+    }
+    let waiting = remote.execute(order("one", 99, 1));
+    tokio::pin!(waiting);
+    let early = tokio::time::timeout(Duration::from_millis(600), &mut waiting).await;
+    assert!(early.is_err(), "one place too many: {early:?}");
+    take(&mut links[0], 0, REPORTS).await;
+    tokio::time::timeout(PATIENCE, waiting).await.expect("in time").expect("its turn");
+    assert_eq!(pods.executions() as usize, PLACES + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

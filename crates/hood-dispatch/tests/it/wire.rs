@@ -33,6 +33,9 @@ impl Weather {
     pub(crate) const BAD: Self = Self { lost: 100, unanswered: 150, repeated: 300, cut: 200 };
 }
 
+/// Orders that each dispatcher carries out at once.
+pub(crate) const PLACES: usize = 4;
+
 /// How late a call comes the second time.
 const LATE: Duration = Duration::from_millis(15);
 
@@ -121,7 +124,7 @@ impl Way {
 }
 
 fn service(dispatch: Arc<dyn Dispatch>, (name, outlives): (&str, bool), world: &Arc<Here>) -> Service {
-    let config = ServiceConfig { name: name.to_owned(), alive_every: ALIVE_EVERY, outlives };
+    let config = ServiceConfig { name: name.to_owned(), alive_every: ALIVE_EVERY, places: PLACES, outlives };
     let world: Arc<dyn World> = Arc::<Here>::clone(world);
     Service::new(dispatch, world, config)
 }
