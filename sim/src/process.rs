@@ -138,7 +138,10 @@ impl Processes {
 
     fn start_dispatcher(&self, node: Node) {
         let pods = matches!(self.shape, Shape::Apart { pods: true, .. });
-        let config = ServiceConfig { name: node.to_string(), alive_every: ALIVE_EVERY, outlives: pods };
+        // Made-up places are not scarce: what is tried here is what gets lost.
+        let places = tokio::sync::Semaphore::MAX_PERMITS;
+        let config =
+            ServiceConfig { name: node.to_string(), alive_every: ALIVE_EVERY, places, outlives: pods };
         let here = Here { world: self.world.clone(), node };
         let service = Service::new(Arc::new(self.places_of(node)), Arc::new(here), config);
         self.directory.enter(node, service.clone());
