@@ -138,10 +138,9 @@ impl Processes {
 
     fn start_dispatcher(&self, node: Node) {
         let pods = matches!(self.shape, Shape::Apart { pods: true, .. });
-        // Made-up places are not scarce: what is tried here is what gets lost.
+        let (name, life) = (node.to_string(), self.world.scheduler.draw(Rng::next).to_string());
         let places = tokio::sync::Semaphore::MAX_PERMITS;
-        let config =
-            ServiceConfig { name: node.to_string(), alive_every: ALIVE_EVERY, places, outlives: pods };
+        let config = ServiceConfig { name, life, alive_every: ALIVE_EVERY, places, outlives: pods };
         let here = Here { world: self.world.clone(), node };
         let service = Service::new(Arc::new(self.places_of(node)), Arc::new(here), config);
         self.directory.enter(node, service.clone());

@@ -187,7 +187,7 @@ impl Remote {
         // Given up on by the worker: what may have been made is not wanted.
         let mut guard = Unwanted { inner, key, session, armed: true };
         peer.takes();
-        let call = Call::Execute { key, order: Arc::new(order_to_wire(order)) };
+        let call = Call::Execute { key, order: Arc::new(order_to_wire(order, peer.life())) };
         let mut backoff = Backoff::default();
         let mut last_answer = inner.world.now();
         loop {

@@ -25,7 +25,8 @@ fn unknown(what: &'static str, name: &str) -> Unknown {
     Unknown { what, name: name.to_owned() }
 }
 
-pub(super) fn order_to_wire(order: Order) -> wire::Order {
+/// `life` is the dispatcher's that it is sent to.
+pub(super) fn order_to_wire(order: Order, life: String) -> wire::Order {
     let Order { token, assignment, program, conduct, traceparent, .. } = order;
     let mut payload = Vec::new();
     let mut files = Vec::with_capacity(program.files.len());
@@ -40,7 +41,8 @@ pub(super) fn order_to_wire(order: Order) -> wire::Order {
     let conduct =
         wire::Conduct { grace_ms: millis(conduct.grace), fail_on_output_limit: conduct.fail_on_output_limit };
     let assignment = assignment_to_wire(&assignment);
-    let head = wire::OrderHead { version: wire::VERSION, token, assignment, program, conduct, traceparent };
+    let version = wire::VERSION;
+    let head = wire::OrderHead { version, token, life, assignment, program, conduct, traceparent };
     wire::Order { head, payload }
 }
 

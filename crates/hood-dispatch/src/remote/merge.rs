@@ -11,10 +11,11 @@ use crate::catalogue::{Catalogue, EnvironmentEntry, EnvironmentStatus};
 use crate::environment::{Base, Imported, Progress, Stage};
 
 /// `live` is how many places are taken.
-pub(super) fn to_wire(catalogue: &Catalogue, executor: &str, live: u32) -> wire::Catalogue {
+pub(super) fn to_wire(catalogue: &Catalogue, (executor, life): (&str, &str), live: u32) -> wire::Catalogue {
     wire::Catalogue {
         version: wire::VERSION,
         executor: executor.to_owned(),
+        life: life.to_owned(),
         revision: catalogue.version,
         capacities: catalogue.offers.iter().map(|offer| capacity_to_wire(&offer.capacity, live)).collect(),
         environments: catalogue.environments.iter().map(environment_to_wire).collect(),
@@ -86,6 +87,7 @@ fn environment_to_wire(entry: &EnvironmentEntry) -> wire::Environment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word {
     pub(super) executor: String,
+    pub(super) life: String,
     pub(super) offers: Vec<Offer>,
     environments: Vec<EnvironmentEntry>,
 }
@@ -99,6 +101,7 @@ impl Word {
         });
         Self {
             executor: catalogue.executor.clone(),
+            life: catalogue.life.clone(),
             offers: offers.collect(),
             environments: catalogue.environments.iter().filter_map(environment_from_wire).collect(),
         }

@@ -116,6 +116,11 @@ impl Peer {
         Some(word)
     }
 
+    /// The life of the dispatcher that last said what it offers; empty for one that names none.
+    pub(super) fn life(&self) -> String {
+        self.state().word.as_ref().map(|word| word.life.clone()).unwrap_or_default()
+    }
+
     pub(super) fn executor(&self) -> Option<String> {
         self.state().word.as_ref().map(|word| word.executor.clone())
     }

@@ -29,6 +29,8 @@ const FREE_LOOK: Duration = Duration::from_millis(250);
 pub struct ServiceConfig {
     /// The executor's name, as in its certificate.
     pub name: String,
+    /// Another one after each start: an order for an earlier life is not taken, however late it comes.
+    pub life: String,
     pub alive_every: Duration,
     /// Orders that are carried out at once; the others wait in their turn.
     pub places: usize,
@@ -141,6 +143,10 @@ impl Service {
         let token = order.head.token;
         let decoded = order_from_wire(key, order)
             .map_err(|unknown| problem(ProblemCode::Malformed, unknown.to_string()))?;
+        let life = &order.head.life;
+        if !life.is_empty() && *life != self.0.config.life {
+            return self.find(key, token).await;
+        }
         let execute = {
             let mut book = self.0.book();
             // What is here already may go on while nothing new is taken.
@@ -167,8 +173,23 @@ impl Service {
                 }
             }
         }
+        Ok(self.opened())
+    }
+
+    /// An order for an earlier life, however late it comes, finds its place if that has outlived the
+    /// one who made it. It makes none: the holder of the first would take a second one for it, and
+    /// run its program again.
+    async fn find(&self, key: AttemptKey, token: u64) -> Result<wire::Opened, wire::Problem> {
+        if !self.0.dispatch.holds(key).await.map_err(|error| error_to_wire(&error))? {
+            return Err(problem(ProblemCode::Gone, String::new()));
+        }
+        self.0.book().raise(key, token)?;
+        Ok(self.opened())
+    }
+
+    fn opened(&self) -> wire::Opened {
         let ServiceConfig { name, outlives, .. } = &self.0.config;
-        Ok(wire::Opened { version: wire::VERSION, executor: name.clone(), outlives: *outlives })
+        wire::Opened { version: wire::VERSION, executor: name.clone(), outlives: *outlives }
     }
 
     /// Goes on whether or not whoever asked waits for it.
@@ -237,7 +258,8 @@ impl Service {
 
     fn capacity(&self) -> wire::Catalogue {
         let live = u32::try_from(self.live()).unwrap_or(u32::MAX);
-        let mut catalogue = merge::to_wire(&self.0.dispatch.capacity(), &self.0.config.name, live);
+        let ServiceConfig { name, life, .. } = &self.0.config;
+        let mut catalogue = merge::to_wire(&self.0.dispatch.capacity(), (name, life), live);
         if self.0.draining.load(Ordering::Relaxed) {
             for capacity in &mut catalogue.capacities {
                 capacity.places = 0;

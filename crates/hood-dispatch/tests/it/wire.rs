@@ -124,7 +124,8 @@ impl Way {
 }
 
 fn service(dispatch: Arc<dyn Dispatch>, (name, outlives): (&str, bool), world: &Arc<Here>) -> Service {
-    let config = ServiceConfig { name: name.to_owned(), alive_every: ALIVE_EVERY, places: PLACES, outlives };
+    let (name, life) = (name.to_owned(), String::new());
+    let config = ServiceConfig { name, life, alive_every: ALIVE_EVERY, places: PLACES, outlives };
     let world: Arc<dyn World> = Arc::<Here>::clone(world);
     Service::new(dispatch, world, config)
 }

@@ -65,11 +65,12 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     });
 
     let name = credentials.identity().name;
+    let life = rand::random::<u64>().to_string();
     let places = config.worker.places as usize;
     let service = Service::new(
         Arc::new(Traced(local.clone())),
         Arc::new(RealWorld::default()),
-        ServiceConfig { name: name.clone(), alive_every: ALIVE_EVERY, places, outlives: false },
+        ServiceConfig { name: name.clone(), life, alive_every: ALIVE_EVERY, places, outlives: false },
     );
     let listen = config.dispatcher.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;

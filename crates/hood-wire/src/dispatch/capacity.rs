@@ -9,6 +9,9 @@ pub struct Catalogue {
     pub version: u32,
     /// The dispatcher's name, as in its certificate.
     pub executor: String,
+    /// Another one after each start.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub life: String,
     /// Rises whenever something in the catalogue changes.
     pub revision: u64,
     /// One for each kind of place that it has.

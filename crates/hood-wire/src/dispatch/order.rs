@@ -15,6 +15,10 @@ pub struct OrderHead {
     pub version: u32,
     /// The lease's token: a place obeys the highest that it has seen. Never logged.
     pub token: u64,
+    /// The life of the dispatcher that it is for, as its catalogue names it; another one does not take
+    /// it, so that no order makes two places. Empty from a worker that does not know of lives.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub life: String,
     pub assignment: Assignment,
     pub program: Program,
     pub conduct: Conduct,

@@ -38,7 +38,7 @@ fn order() -> Order {
 
 #[test]
 fn an_order_is_the_same_at_the_other_end() {
-    let sent = order_to_wire(order());
+    let sent = order_to_wire(order(), "1".to_owned());
     let bytes = wire::encode_order(&sent).expect("fits");
     let read = wire::decode_order(&bytes).expect("sound");
     let back = order_from_wire(order().key, &read).expect("known");
@@ -82,7 +82,7 @@ fn everything_seen_is_the_same_at_the_other_end() {
 
 #[test]
 fn what_would_have_to_be_guessed_is_refused() {
-    let mut unknown = order_to_wire(order());
+    let mut unknown = order_to_wire(order(), "1".to_owned());
     unknown.head.assignment.place = "cloud".to_owned();
     assert!(order_from_wire(order().key, &unknown).is_err());
     let kill = wire::Kill { cause: "boredom".to_owned(), by: "agent".to_owned() };
@@ -92,7 +92,7 @@ fn what_would_have_to_be_guessed_is_refused() {
 
 #[test]
 fn a_layer_that_is_not_known_here_spares_nothing() {
-    let mut newer = order_to_wire(order());
+    let mut newer = order_to_wire(order(), "1".to_owned());
     newer.head.assignment.degraded = vec![wire::Degraded { layer: "moat".to_owned(), reason: String::new() }];
     newer.head.assignment.unenforced = vec!["moat_metres".to_owned()];
     let read = order_from_wire(order().key, &newer).expect("understood");

@@ -58,8 +58,8 @@ impl Authority {
 }
 
 async fn serve(dispatch: Arc<dyn Dispatch>, authority: &Authority) -> SocketAddr {
-    let config =
-        ServiceConfig { name: "one".to_owned(), alive_every: ALIVE_EVERY, places: 8, outlives: false };
+    let (name, life) = ("one".to_owned(), "1".to_owned());
+    let config = ServiceConfig { name, life, alive_every: ALIVE_EVERY, places: 8, outlives: false };
     let service = Service::new(dispatch, Arc::new(RealWorld::default()), config);
     let state = DispatcherState::new(service, 1 << 20, 1 << 20);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
