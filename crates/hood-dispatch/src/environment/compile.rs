@@ -61,6 +61,7 @@ pub(super) fn compile(
         .collect();
     let total = sources.iter().map(|(_, size)| size).sum();
     let meter = Meter::start(Progress::at(Stage::Compiling, sources.len() as u64, total), tell);
+    tree.hush();
     let mut rest = sources.as_slice();
     while !rest.is_empty() {
         let mut bytes = 0;

@@ -27,7 +27,8 @@ pub(super) struct Tree<'a> {
     bounds: Bounds,
     bytes: u64,
     manifest: Manifest,
-    meter: &'a Meter<'a>,
+    /// `None` once what is written is somebody else's to tell of.
+    meter: Option<&'a Meter<'a>>,
 }
 
 impl<'a> Tree<'a> {
@@ -40,7 +41,7 @@ impl<'a> Tree<'a> {
     ) -> Result<Self, EnvironmentError> {
         image::make_dir(root)?;
         let manifest = Manifest::default();
-        Ok(Self { root: root.to_owned(), owner, bounds, bytes: 0, manifest, meter })
+        Ok(Self { root: root.to_owned(), owner, bounds, bytes: 0, manifest, meter: Some(meter) })
     }
 
     pub(super) fn contains(&self, path: &str) -> bool {
@@ -117,8 +118,15 @@ impl<'a> Tree<'a> {
         let hash = copy(content, &mut file, size)?;
         drop(file);
         image::settle(to, self.owner, Some(image::file_mode(executable)))?;
-        self.meter.file(size);
+        if let Some(meter) = self.meter {
+            meter.file(size);
+        }
         Ok(Entry::File { executable, size, hash })
+    }
+
+    /// Tells of no more files.
+    pub(super) fn hush(&mut self) {
+        self.meter = None;
     }
 
     /// Gives every directory its owner, mode and time, until something is written into it again.

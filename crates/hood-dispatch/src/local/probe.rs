@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -66,6 +67,10 @@ fn empty_image(state_dir: &Path) -> io::Result<PathBuf> {
     let image = state_dir.join("probe-image");
     for name in MOUNT_POINTS {
         fs::create_dir_all(image.join(name))?;
+    }
+    // Whatever this process's umask is: a place's ids are nobody's.
+    for dir in MOUNT_POINTS.map(|name| image.join(name)).iter().chain([&image]) {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     }
     Ok(image)
 }
