@@ -1,7 +1,7 @@
 //! What stands before the replicas of the API in any real installation, as small as it can be: each
 //! connection goes to the next replica that is ready, and to the one after it where that one refuses.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,7 +20,6 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    pub(crate) address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
@@ -31,9 +30,12 @@ struct Replica {
 }
 
 impl Balancer {
-    pub(crate) async fn start(replicas: &[SocketAddr], http: &reqwest::Client) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen for clients")?;
-        let address = listener.local_addr()?;
+    pub(crate) async fn start(
+        front: SocketAddr,
+        replicas: &[SocketAddr],
+        http: &reqwest::Client,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(front).await.context("listen for clients")?;
         let replica = |address: &SocketAddr| Replica { address: *address, ready: AtomicBool::new(true) };
         let replicas: Arc<[Replica]> = replicas.iter().map(replica).collect();
         let mut tasks = JoinSet::new();
@@ -41,7 +43,7 @@ impl Balancer {
             tasks.spawn(watch(Arc::clone(&replicas), index, http.clone()));
         }
         tasks.spawn(accept(listener, replicas));
-        Ok(Self { address, _tasks: tasks })
+        Ok(Self { _tasks: tasks })
     }
 }
 

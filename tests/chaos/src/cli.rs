@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use hood_testkit::Location;
 use tokio::task::JoinSet;
 
 use crate::fleet::{Fleet, Setting, Topology};
@@ -15,7 +16,7 @@ use crate::plan::{self, Blow, Measure};
 use crate::report::{Floors, seconds, tally};
 use crate::storm::Storm;
 use crate::witness::Witness;
-use crate::{check, gather, network, rolling};
+use crate::{check, fleet, gather, network, rolling};
 
 /// Clients that submit at once.
 const CLIENTS: u64 = 8;
@@ -94,12 +95,18 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let directory = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&directory).context("make the directory to keep")?;
     let apart = args.partings > 0;
-    let setting = Setting { binary: binary(args)?, directory, places: args.places, apart };
+    let setting = Setting {
+        binary: binary(args)?,
+        directory,
+        places: args.places,
+        front: fleet::free_address(&Location::default())?,
+        apart,
+    };
     let began = now();
     let mut fleet = Fleet::start(args.topology, &setting).await?;
     println!("{:?}, seed {seed}", args.topology);
     if let Some(rounds) = args.rolling {
-        let rolled = rolling::run(&mut fleet, seed, rounds).await?;
+        let rolled = rolling::run(&mut fleet, setting.front, (seed, rounds)).await?;
         rolled.print();
         fleet.stop().await?;
         return rolled.verdict(args.success_at_least);

@@ -61,6 +61,8 @@ pub(crate) struct Setting {
     pub(crate) directory: PathBuf,
     /// Evaluations that run at once, in all.
     pub(crate) places: u32,
+    /// Where a balancer may stand before the replicas of the API.
+    pub(crate) front: SocketAddr,
     /// Whether each party is in a network namespace of its own.
     pub(crate) apart: bool,
 }
@@ -136,7 +138,7 @@ async fn serve_sqlite(setting: &Setting) -> anyhow::Result<Fleet> {
     let (serve, address) = serve(setting, &spot(&mut None)?, (&http, &[])).await?;
     let database = Database::Sqlite { file: setting.directory.join("data/fumehood.db") };
     database.install_witness()?;
-    let token = token(setting)?;
+    let token = token_in(&setting.directory.join("data"))?;
     let (members, apis) = (vec![serve], vec![address]);
     Ok(Fleet { members, database, bus: None, apis, token, http, network: None, pairs: Vec::new() })
 }
@@ -156,7 +158,7 @@ async fn serve_postgres(setting: &Setting) -> anyhow::Result<Fleet> {
         pairs.push(Pair { parties: (at_serve.party, at_database.party), name: "serve and the database" });
         pairs.push(Pair { parties: (at_serve.party, at_bus.party), name: "serve and redis" });
     }
-    let token = token(setting)?;
+    let token = token_in(&setting.directory.join("data"))?;
     let (members, apis) = (vec![serve], vec![address]);
     Ok(Fleet { members, database, bus: Some(bus), apis, token, http, network, pairs })
 }
@@ -171,8 +173,8 @@ fn http() -> anyhow::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().build().context("make an HTTP client")
 }
 
-fn token(setting: &Setting) -> anyhow::Result<String> {
-    let token = std::fs::read_to_string(setting.directory.join("data/token")).context("read the token")?;
+fn token_in(data: &Path) -> anyhow::Result<String> {
+    let token = std::fs::read_to_string(data.join("token")).context("read the token")?;
     Ok(token.trim().to_owned())
 }
 
@@ -187,7 +189,7 @@ async fn serve(
     arguments.extend(["--listen".to_owned(), address.to_string()]);
     arguments.extend(["--places".to_owned(), setting.places.to_string()]);
     arguments.extend(settings(more));
-    arguments.extend(["--set".to_owned(), format!("server.allowed_hosts=[\"{address}\"]")]);
+    arguments.extend(["--set".to_owned(), hosts(setting, address)]);
     let prefix = spot.location.prefix.clone();
     let invocation = Invocation { prefix, binary: setting.binary.clone(), arguments };
     let log = setting.directory.join("serve.log");
@@ -195,6 +197,11 @@ async fn serve(
     serve.spawn()?;
     serve.until_ready(http).await?;
     Ok((serve, address))
+}
+
+/// Under which names an API is asked.
+fn hosts(setting: &Setting, address: SocketAddr) -> String {
+    format!("server.allowed_hosts={address},{}", setting.front)
 }
 
 /// What every member is told, and this one besides.
@@ -217,7 +224,7 @@ pub(crate) fn client(address: SocketAddr, token: &str) -> anyhow::Result<Client>
 }
 
 /// One at which nobody listens. In a namespace of its own everything is free.
-fn free_address(location: &Location) -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address(location: &Location) -> anyhow::Result<SocketAddr> {
     let mut dice = Dice::new(now().unsigned_abs());
     for _ in 0..PORT_TRIES {
         let port = PORTS.start + dice.below(PORTS.end - PORTS.start);

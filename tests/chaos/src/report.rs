@@ -184,18 +184,20 @@ impl<'a> Scene<'a> {
             State::Running => Phase::Running,
             _ => Phase::Provisioning,
         };
-        its_phase == phase && self.holds(incident, until(What::Ordered).map(|order| order.member))
+        let owner = until(What::Ordered).map(|order| order.member);
+        its_phase == phase && self.holds(incident, owner)
     }
 
-    /// Whether an evaluation is in the hands of whoever was struck: everybody else's hands are in it
-    /// only as far as all are.
+    /// Whether an evaluation is in the hands of whoever was struck: Redis and what passes between two
+    /// hold none.
     fn holds(&self, incident: &Incident, owner: Option<usize>) -> bool {
         match incident.victim {
             Victim::Member(index) => match self.chronicle.people.get(index).map(|person| person.role) {
                 Some(Role::Serve) => owner == Some(index) || owner.is_none(),
                 None => false,
             },
-            Victim::Database | Victim::Bus | Victim::Pair(_) => true,
+            Victim::Database => true,
+            Victim::Bus | Victim::Pair(_) => false,
         }
     }
 }

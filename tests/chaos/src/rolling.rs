@@ -2,6 +2,7 @@
 //! again, while clients that send nothing twice ask through a balancer. What failed is counted.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(5);
 /// How long one evaluation may take in all.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Whoever was refused does not ask again at once.
+const AFTER_FAILURE: Duration = Duration::from_millis(20);
 /// Failures that are told in full.
 const SHOWN: usize = 10;
 
@@ -119,9 +122,13 @@ impl Shared {
     }
 }
 
-pub(crate) async fn run(fleet: &mut Fleet, seed: u64, rounds: u32) -> anyhow::Result<Rolled> {
-    let balancer = Balancer::start(&fleet.apis, &fleet.http).await?;
-    let client = client(balancer.address, &fleet.token)?.with_retry(Retry::NONE);
+pub(crate) async fn run(
+    fleet: &mut Fleet,
+    front: SocketAddr,
+    (seed, rounds): (u64, u32),
+) -> anyhow::Result<Rolled> {
+    let _balancer = Balancer::start(front, &fleet.apis, &fleet.http).await?;
+    let client = client(front, &fleet.token)?.with_retry(Retry::NONE);
     let over = AtomicBool::new(false);
     let shared = Arc::new(Shared { client, seed, over, rolled: Mutex::default() });
     let mut clients = JoinSet::new();
@@ -159,7 +166,10 @@ async fn ask(shared: Arc<Shared>, client: u64) -> anyhow::Result<()> {
         number += CLIENTS;
         let submission = work.submission(&run);
         let submitted = shared.client.submit(&submission, None).await;
-        let Some(submitted) = shared.note("submit", submitted) else { continue };
+        let Some(submitted) = shared.note("submit", submitted) else {
+            tokio::time::sleep(AFTER_FAILURE).await;
+            continue;
+        };
         let labels =
             vec![(RUN_LABEL.to_owned(), run.clone()), (NUMBER_LABEL.to_owned(), work.number.to_string())];
         let query = ListQuery { labels, ..ListQuery::default() };
@@ -188,5 +198,6 @@ async fn end(shared: &Shared, work: Work, id: &str) -> anyhow::Result<()> {
         if Instant::now() > deadline {
             bail!("{id} does not end");
         }
+        tokio::time::sleep(AFTER_FAILURE).await;
     }
 }
