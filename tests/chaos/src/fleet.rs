@@ -16,6 +16,7 @@ use crate::dice::Dice;
 use crate::history::now;
 use crate::member::{Invocation, Member, Role};
 use crate::network::Network;
+use crate::roles;
 
 /// How long a lease lasts without being renewed: short, so that many lapse in one run.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
@@ -31,6 +32,8 @@ pub(crate) enum Topology {
     ServeSqlite,
     /// One `fumehood serve` over PostgreSQL, woken through Redis.
     ServePostgres,
+    /// Two each of API, worker and dispatcher, over PostgreSQL and Redis.
+    Roles,
 }
 
 #[derive(Debug)]
@@ -69,9 +72,9 @@ pub(crate) struct Setting {
 
 /// Where one party runs.
 #[derive(Clone, Debug)]
-struct Spot {
-    party: usize,
-    location: Location,
+pub(crate) struct Spot {
+    pub(crate) party: usize,
+    pub(crate) location: Location,
 }
 
 impl Fleet {
@@ -79,6 +82,7 @@ impl Fleet {
         match topology {
             Topology::ServeSqlite => serve_sqlite(setting).await,
             Topology::ServePostgres => serve_postgres(setting).await,
+            Topology::Roles => roles::start(setting).await,
         }
     }
 
@@ -120,13 +124,13 @@ fn clean(name: String, status: ExitStatus) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spot(network: &mut Option<Network>) -> anyhow::Result<Spot> {
+pub(crate) fn spot(network: &mut Option<Network>) -> anyhow::Result<Spot> {
     let Some(network) = network else { return Ok(Spot { party: 0, location: Location::default() }) };
     let (party, host, prefix) = network.party()?;
     Ok(Spot { party, location: Location { host, prefix } })
 }
 
-fn network(setting: &Setting) -> anyhow::Result<Option<Network>> {
+pub(crate) fn network(setting: &Setting) -> anyhow::Result<Option<Network>> {
     setting.apart.then(Network::make).transpose()
 }
 
@@ -163,17 +167,17 @@ async fn serve_postgres(setting: &Setting) -> anyhow::Result<Fleet> {
     Ok(Fleet { members, database, bus: Some(bus), apis, token, http, network, pairs })
 }
 
-async fn redis(location: Location) -> anyhow::Result<Arc<Redis>> {
+pub(crate) async fn redis(location: Location) -> anyhow::Result<Arc<Redis>> {
     // Who reaches it is in a network that this run made.
     let started = blocking(|| Redis::start_at(&["--protected-mode", "no"], location)).await;
     Ok(Arc::new(started.context("start Redis")?))
 }
 
-fn http() -> anyhow::Result<reqwest::Client> {
+pub(crate) fn http() -> anyhow::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().build().context("make an HTTP client")
 }
 
-fn token_in(data: &Path) -> anyhow::Result<String> {
+pub(crate) fn token_in(data: &Path) -> anyhow::Result<String> {
     let token = std::fs::read_to_string(data.join("token")).context("read the token")?;
     Ok(token.trim().to_owned())
 }
@@ -200,12 +204,12 @@ async fn serve(
 }
 
 /// Under which names an API is asked.
-fn hosts(setting: &Setting, address: SocketAddr) -> String {
+pub(crate) fn hosts(setting: &Setting, address: SocketAddr) -> String {
     format!("server.allowed_hosts={address},{}", setting.front)
 }
 
 /// What every member is told, and this one besides.
-fn settings(more: &[String]) -> Vec<String> {
+pub(crate) fn settings(more: &[String]) -> Vec<String> {
     let lease_ms = LEASE.as_millis();
     let common = [
         // The rate is not what is tried here.
@@ -236,6 +240,6 @@ pub(crate) fn free_address(location: &Location) -> anyhow::Result<SocketAddr> {
     bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
 }
 
-fn text(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn text(path: &Path) -> anyhow::Result<String> {
     path.to_str().map(str::to_owned).with_context(|| format!("{} is no text", path.display()))
 }

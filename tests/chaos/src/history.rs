@@ -109,8 +109,18 @@ pub(crate) struct Incident {
 /// One of the processes of a run, as the judge needs to know it.
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
+    pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) lives: Vec<Life>,
+}
+
+impl Person {
+    /// Whether a lease's holder is this one, or one of its earlier lives. Holders are named after
+    /// their member, or after their process.
+    pub(crate) fn is(&self, holder: &str) -> bool {
+        let pid = holder.rsplit('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        holder == self.name || self.lives.iter().any(|life| Some(life.pid) == pid)
+    }
 }
 
 /// Everything that was seen.

@@ -14,6 +14,7 @@ mod member;
 mod network;
 mod plan;
 mod report;
+mod roles;
 mod rolling;
 mod storm;
 mod witness;

@@ -23,17 +23,23 @@ const LOG_SHOWN: usize = 4000;
 pub(crate) enum Role {
     /// All of them in one process.
     Serve,
+    Api,
+    Worker,
+    Dispatcher,
 }
 
 impl Role {
     /// Whether it owns places.
     pub(crate) const fn dispatches(self) -> bool {
-        matches!(self, Self::Serve)
+        matches!(self, Self::Serve | Self::Dispatcher)
     }
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Serve => "serve",
+            Self::Api => "api",
+            Self::Worker => "worker",
+            Self::Dispatcher => "dispatcher",
         }
     }
 }
@@ -71,7 +77,7 @@ impl Member {
     }
 
     pub(crate) fn person(&self) -> Person {
-        Person { role: self.role, lives: self.lives.clone() }
+        Person { name: self.name.clone(), role: self.role, lives: self.lives.clone() }
     }
 
     /// Starts it; [`Member::until_ready`] waits for it.

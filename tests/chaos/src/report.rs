@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hood_wire::api::{EventType, State};
 
 use crate::check::micros;
-use crate::history::{Chronicle, History, How, Incident, Micros, Sighting, Victim, What};
+use crate::history::{Chronicle, History, How, Incident, LeaseTaken, Micros, Sighting, Victim, What};
 use crate::member::Role;
 
 /// Where an evaluation stood when a blow fell.
@@ -151,6 +151,7 @@ fn phases(chronicle: &Chronicle, tally: &mut Tally) {
 struct Scene<'a> {
     chronicle: &'a Chronicle,
     sightings: HashMap<(&'a str, u32), Vec<&'a Sighting>>,
+    leases: HashMap<&'a str, Vec<&'a LeaseTaken>>,
 }
 
 impl<'a> Scene<'a> {
@@ -159,7 +160,11 @@ impl<'a> Scene<'a> {
         for sighting in &chronicle.sightings {
             sightings.entry((&sighting.evaluation, sighting.attempt)).or_default().push(sighting);
         }
-        Self { chronicle, sightings }
+        let mut leases: HashMap<&str, Vec<&LeaseTaken>> = HashMap::new();
+        for lease in &chronicle.leases {
+            leases.entry(&lease.evaluation).or_default().push(lease);
+        }
+        Self { chronicle, sightings, leases }
     }
 
     /// How many evaluations in the victim's hands stood there.
@@ -185,20 +190,30 @@ impl<'a> Scene<'a> {
             _ => Phase::Provisioning,
         };
         let owner = until(What::Ordered).map(|order| order.member);
-        its_phase == phase && self.holds(incident, owner)
+        its_phase == phase && self.holds(incident, (&history.evaluation.id, owner))
     }
 
-    /// Whether an evaluation is in the hands of whoever was struck: Redis and what passes between two
-    /// hold none.
-    fn holds(&self, incident: &Incident, owner: Option<usize>) -> bool {
+    /// Whether an evaluation is in the hands of whoever was struck: an API, Redis and what passes
+    /// between two hold none.
+    fn holds(&self, incident: &Incident, (id, owner): (&str, Option<usize>)) -> bool {
         match incident.victim {
-            Victim::Member(index) => match self.chronicle.people.get(index).map(|person| person.role) {
-                Some(Role::Serve) => owner == Some(index) || owner.is_none(),
-                None => false,
-            },
+            Victim::Member(index) => {
+                let Some(person) = self.chronicle.people.get(index) else { return false };
+                match person.role {
+                    Role::Serve => true,
+                    Role::Dispatcher => owner == Some(index),
+                    Role::Worker => self.holder(id, incident.at).is_some_and(|holder| person.is(holder)),
+                    Role::Api => false,
+                }
+            }
             Victim::Database => true,
             Victim::Bus | Victim::Pair(_) => false,
         }
+    }
+
+    fn holder(&self, id: &str, at: Micros) -> Option<&str> {
+        let of = self.leases.get(id)?;
+        of.iter().rev().find(|lease| lease.at <= at).map(|lease| lease.worker.as_str())
     }
 }
 

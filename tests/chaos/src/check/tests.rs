@@ -107,7 +107,7 @@ fn sound() -> Chronicle {
             lease(4, "worker-11", 2, Some(("worker-10", 20))),
             lease(5, "worker-11", 3, None),
         ],
-        people: vec![Person { role: Role::Serve, lives }],
+        people: vec![Person { name: "serve".to_owned(), role: Role::Serve, lives }],
         incidents: Vec::new(),
         pairs: Vec::new(),
         listed: vec![ID.to_owned()],
