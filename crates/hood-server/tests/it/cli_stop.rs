@@ -76,7 +76,9 @@ fn ctrl_c_cancels_and_says_how_it_ended() {
 fn a_terminal_that_closes_cancels_too() {
     let shell = Shell::new();
     shell.file("up.py", UP);
-    let mut run = spawn(&shell, &["run", "up.py"]);
+    // Whoever runs the tests may have them ignore it, as `nohup` does, and children inherit that.
+    let mut run = shell.command_by("env", &["--default-signal=HUP"], &["run", "up.py"]);
+    let mut run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut stdout = BufReader::new(run.stdout.take().expect("piped"));
     await_line(&mut stdout, "up");
     send(&run, Signal::HUP);

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use hood_image::Digest;
 use serde_json::{Value, json};
@@ -138,6 +139,9 @@ pub(crate) fn debian(to: &Path) -> Result<PathBuf, String> {
 fn cached(name: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let parent = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/foreign-images");
     let whole = parent.join(name);
+    // Two tests that want the same tree at once would make it in the same place.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if whole.is_dir() {
         return Ok(whole);
     }

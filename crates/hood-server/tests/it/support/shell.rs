@@ -25,8 +25,19 @@ impl Shell {
     /// A command line, ready to be started in a directory of its own over data of its own.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fumehood"));
+        command.args(arguments);
+        self.at_home(command)
+    }
+
+    /// The same, executed by another program with arguments of its own.
+    pub(crate) fn command_by(&self, program: &str, own: &[&str], arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(own).arg(env!("CARGO_BIN_EXE_fumehood")).args(arguments);
+        self.at_home(command)
+    }
+
+    fn at_home(&self, mut command: Command) -> Command {
         command
-            .args(arguments)
             .current_dir(self.dir.path())
             .env("FUMEHOOD_DATA_DIR", self.path("data"))
             .env("FUMEHOOD_ENVIRONMENTS_IMAGES_DIR", shared_images())
