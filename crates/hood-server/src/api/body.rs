@@ -1,5 +1,7 @@
 //! Reading a request's body: its type, its size, its time, the memory it may take, and its JSON.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
@@ -7,16 +9,31 @@ use hood_wire::api::FieldError;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::config::BodyLimits;
 use super::error::{ApiError, ErrorCode};
-use super::state::{ApiState, BODY_UNIT};
+use super::state::ApiState;
+
+/// The unit in which room is handed out: permits are counted in 32 bits.
+pub(super) const UNIT: usize = 1024;
+
+/// What is made of a body takes at most so many times its length: the strings that are read from it, the
+/// room in which the reader undoes their escapes, and the document that is stored.
+const COPIES: usize = 3;
 
 /// A body in memory, and its share of the memory for bodies.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub bytes: Bytes,
     _share: OwnedSemaphorePermit,
+}
+
+impl BodyLimits {
+    /// Half of the memory is for what arrives and half for what is made of it.
+    pub(super) fn units(&self) -> u32 {
+        u32::try_from(self.all_bytes_max / 2 / UNIT).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 /// Reads a body of at most `max` bytes. An empty one needs no content type.
@@ -32,7 +49,7 @@ pub(crate) async fn read(state: &ApiState, request: Request, max: usize) -> Resu
     }
     // What does not say how long it is may become as long as it can.
     let room = length.map_or(max, |length| usize::try_from(length).unwrap_or(max));
-    let share = share(state, room).await?;
+    let share = share(state, state.bodies(), room).await?;
     let reading = Limited::new(request.into_body(), max).collect();
     let bytes = match tokio::time::timeout(limits.timeout, reading).await {
         Ok(Ok(collected)) => collected.to_bytes(),
@@ -104,11 +121,19 @@ fn is_plain(headers: &HeaderMap) -> bool {
         .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-async fn share(state: &ApiState, room: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+/// Memory for what is made of a body of this length: to be held until that is stored.
+pub(crate) async fn room(state: &ApiState, length: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    share(state, state.work(), length.saturating_mul(COPIES)).await
+}
+
+async fn share(
+    state: &ApiState,
+    of: &Arc<Semaphore>,
+    bytes: usize,
+) -> Result<OwnedSemaphorePermit, ApiError> {
     let limits = &state.config().limits.body;
-    let most = u32::try_from(limits.all_bytes_max / BODY_UNIT).unwrap_or(u32::MAX);
-    let units = u32::try_from(room.div_ceil(BODY_UNIT)).unwrap_or(u32::MAX).min(most);
-    let waiting = state.bodies().clone().acquire_many_owned(units);
+    let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(limits.units());
+    let waiting = Arc::clone(of).acquire_many_owned(units);
     match tokio::time::timeout(limits.share_timeout, waiting).await {
         Ok(Ok(share)) => Ok(share),
         // The semaphore is never closed: both mean that there is no room.

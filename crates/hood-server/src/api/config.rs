@@ -112,7 +112,8 @@ pub struct SubmissionLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyLimits {
     pub bytes_max: usize,
-    /// All bodies in memory at once; a request waits for its share.
+    /// All bodies in memory at once, with what is made of them until it is stored; a request waits for
+    /// its share.
     pub all_bytes_max: usize,
     /// How long a request waits for that share before it is told to come again.
     pub share_timeout: Duration,

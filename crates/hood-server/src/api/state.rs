@@ -39,13 +39,12 @@ struct Inner {
     shutdown: CancellationToken,
     keyring: Keyring,
     catalogues: Catalogues,
-    /// Room for bodies, in [`BODY_UNIT`]s.
+    /// Room for bodies that arrive, in [`super::body::UNIT`]s, and as much for what is made of them: who has the
+    /// one may wait for the other, and never the other way round.
     bodies: Arc<Semaphore>,
+    work: Arc<Semaphore>,
     began: Instant,
 }
-
-/// The unit in which room for bodies is handed out: permits are counted in 32 bits.
-pub(super) const BODY_UNIT: usize = 1024;
 
 impl ApiState {
     /// The API as the operator configured it, for a server that listens on `address`.
@@ -61,13 +60,14 @@ impl ApiState {
     }
 
     pub fn from_parts(parts: ApiParts) -> Self {
-        let units = (parts.config.limits.body.all_bytes_max / BODY_UNIT).min(Semaphore::MAX_PERMITS);
+        let units = parts.config.limits.body.units();
         Self(Arc::new(Inner {
             parts,
             shutdown: CancellationToken::new(),
             keyring: Keyring::default(),
             catalogues: Catalogues::default(),
-            bodies: Arc::new(Semaphore::new(units)),
+            bodies: Arc::new(Semaphore::new(units as usize)),
+            work: Arc::new(Semaphore::new(units as usize)),
             began: Instant::now(),
         }))
     }
@@ -106,6 +106,10 @@ impl ApiState {
 
     pub(super) fn bodies(&self) -> &Arc<Semaphore> {
         &self.0.bodies
+    }
+
+    pub(super) fn work(&self) -> &Arc<Semaphore> {
+        &self.0.work
     }
 
     pub(super) fn began(&self) -> Instant {

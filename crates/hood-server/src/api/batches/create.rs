@@ -9,7 +9,7 @@ use hood_store::Accepted;
 use hood_wire::api::{BatchCreated, BatchSubmission, FieldError};
 
 use crate::api::admission::{Admission, invalid_fields};
-use crate::api::body;
+use crate::api::body::{self, Body};
 use crate::api::catalogue::{self, Catalogue};
 use crate::api::config::SubmissionLimits;
 use crate::api::error::{ApiError, ErrorCode, problems};
@@ -63,12 +63,14 @@ pub(crate) async fn create(
     // Kept for later: what came before under the same key is answered without it.
     let catalogue = catalogue::need(&state).await;
     let large = body.bytes.len() > limits.body.offload_bytes;
+    let room = body::room(&state, body.bytes.len()).await?;
     let shared = state.clone();
-    let prepared =
-        submission::off_thread(large, move || prepare(&shared, catalogue, &headers, &body.bytes)).await?;
+    let prepared = submission::off_thread(large, move || prepare(&shared, catalogue, &headers, body)).await?;
     let batch = BatchId::new(state.now(), rand::random());
     let ids = prepared.new.iter().flatten().map(|evaluation| evaluation.id).collect();
-    match submission::store(&state, &caller, Some(batch), prepared).await? {
+    let stored = submission::store(&state, &caller, Some(batch), prepared).await;
+    drop(room);
+    match stored? {
         Accepted::New => Ok(answer(StatusCode::CREATED, batch, ids)),
         Accepted::Existing { batch: Some(batch), evaluations } => {
             Ok(answer(StatusCode::OK, batch, evaluations))
@@ -84,9 +86,10 @@ fn prepare(
     state: &ApiState,
     catalogue: Result<Arc<Catalogue>, ApiError>,
     headers: &SubmissionHeaders,
-    bytes: &[u8],
+    body: Body,
 ) -> Result<Prepared, ApiError> {
-    let submitted: BatchSubmission = body::json(bytes)?;
+    let submitted: BatchSubmission = body::json(&body.bytes)?;
+    drop(body);
     let count = submitted.evaluations.len();
     check_count(count, &state.config().limits.submission)?;
     let idempotency = headers.idempotency("batch", &submitted)?;

@@ -85,9 +85,11 @@ async fn accept(
     let catalogue = catalogue::need(state).await;
     let id = submission::id(state.now());
     let large = body.bytes.len() > limits.offload_bytes;
+    let room = body::room(state, body.bytes.len()).await?;
     let shared = state.clone();
     let prepared = submission::off_thread(large, move || {
         let submitted: Submission = body::json(&body.bytes)?;
+        drop(body);
         let idempotency = headers.idempotency("evaluation", &submitted)?;
         let admitted = catalogue.and_then(|catalogue| {
             Admission { catalogue: &catalogue, config: shared.config() }.admit_one(submitted)
@@ -96,7 +98,9 @@ async fn accept(
         Ok(Prepared { count: 1, idempotency, new: new.map(|new| vec![new]) })
     })
     .await?;
-    match submission::store(state, caller, None, prepared).await? {
+    let stored = submission::store(state, caller, None, prepared).await;
+    drop(room);
+    match stored? {
         Accepted::New => Ok((id, StatusCode::CREATED)),
         Accepted::Existing { evaluations, .. } => match evaluations.first() {
             Some(existing) => Ok((*existing, StatusCode::OK)),
