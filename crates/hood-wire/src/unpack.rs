@@ -1,6 +1,6 @@
 //! What an unpacker says of an archive: entry after entry, as flat as an archive is, and an end.
 //!
-//! A message is a header of [`HEADER_BYTES`] and what it counts: kind, executable bit, the lengths of
+//! A message is a header of `HEADER_BYTES` and what it counts: kind, executable bit, the lengths of
 //! path and target, the size of the content; then path, target, and the content itself. Numbers are
 //! little-endian. Both ends are of one build, so there is no version.
 
