@@ -149,6 +149,8 @@ impl Tree<'_> {
                     return Err(ImageError::malformed(show(of), "has a name that only whiteouts have"));
                 }
                 None => {
+                    // Before it is made: what fails must leave no directory deeper than the bound.
+                    within("components in a path", way.dirs.len() as u64, self.bounds.depth)?;
                     let made = self.put(way.at(), &name, Kind::Dir(BTreeMap::new()))?;
                     way.down(made);
                 }
