@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hood_core::Verdict;
+use hood_core::{Timestamp, Verdict};
 use hood_store::{DatabaseUrl, Duty, OpenError, Store, StoreConfig, StoreError};
 use hood_testkit::{Postgres, PostgresOptions};
 
@@ -27,6 +27,20 @@ async fn until_writable(store: &Store) {
         assert!(error.is_away(), "{error:?}");
         assert!(tokio::time::Instant::now() < deadline, "never came back: {error:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Each of the store's connections comes back by itself: one that writes says nothing of one that accepts.
+/// What is queued then, however much was accepted before, is run to its end.
+async fn until_accepting(t: &TestStore, now: Timestamp) {
+    until_writable(t).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while let Err(error) = t.store.submit(&tenant(), now, single(evaluation(new_id(now), 0))).await {
+        assert!(tokio::time::Instant::now() < deadline, "never came back: {error:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for claimed in t.claim_all(now).await {
+        t.run_to_the_end(&claimed, now, Verdict::Succeeded).await;
     }
 }
 
@@ -62,11 +76,7 @@ async fn what_was_accepted_outlives_a_server_that_is_killed_under_load() {
         let read = t.has_keys().await.expect_err("it is away");
         assert!(matches!(read, StoreError::Away { .. }), "{read:?}");
         server.restart().expect("comes back");
-        until_writable(&t).await;
-        // However many were accepted, they are taken first.
-        for claimed in t.claim_all(at(round)).await {
-            t.run_to_the_end(&claimed, at(round), Verdict::Succeeded).await;
-        }
+        until_accepting(&t, at(round)).await;
         accepted.push(t.ended(at(round), Verdict::Succeeded).await);
     }
     for id in accepted {
@@ -87,7 +97,7 @@ async fn a_store_opens_before_its_server_does() {
     let told = t.check_writable().await.expect_err("it is away");
     assert!(told.is_away(), "{told:?}");
     server.restart().expect("starts");
-    until_writable(&t).await;
+    until_accepting(&t, at(0)).await;
     t.ended(at(0), Verdict::Succeeded).await;
     t.check().await;
 }
