@@ -19,6 +19,7 @@ mod list;
 mod logs;
 mod migrate;
 mod output;
+mod pages;
 mod pki;
 mod role;
 mod run;

@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::global::{Global, pair};
 use super::list::since;
 use super::output::{self, Format};
+use super::pages;
 use super::terminal::Text;
 
 const EXAMPLES: &str = "\
@@ -25,9 +26,6 @@ Examples:
   fumehood dead requeue ID ID
   fumehood dead requeue --label course=7 --since 1d --dry-run
   fumehood dead requeue --label course=7 --since 1d --expect 12";
-
-/// One page asks for no more than any server gives.
-const PAGE: u32 = 100;
 
 /// See what infrastructure failed for good, with every attempt, and give it another life.
 #[derive(Debug, ClapArgs)]
@@ -115,18 +113,12 @@ async fn collect(client: &Client, args: &List) -> Result<DeadList, Failure> {
         all: args.all,
         ..DeadQuery::default()
     };
-    let mut items = Vec::new();
-    loop {
-        let missing = u32::try_from(wanted - items.len()).unwrap_or(PAGE);
-        query.limit = Some(missing.min(PAGE));
-        let page = client.dead(&query).await?;
-        items.extend(page.items);
-        let complete = page.next_cursor.is_none() || items.len() >= wanted;
-        query.cursor = page.next_cursor;
-        if complete {
-            return Ok(DeadList { items, next_cursor: query.cursor });
-        }
-    }
+    let (items, next_cursor) = pages::collect(wanted, async |cursor, limit| {
+        (query.cursor, query.limit) = (cursor, Some(limit));
+        client.dead(&query).await.map(|page| (page.items, page.next_cursor))
+    })
+    .await?;
+    Ok(DeadList { items, next_cursor })
 }
 
 fn show(list: &DeadList, format: Format) -> Result<Exit, Failure> {

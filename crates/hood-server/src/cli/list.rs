@@ -11,16 +11,13 @@ use super::failure::Failure;
 use super::global::{Global, pair};
 use super::output::{self, Format};
 use super::terminal::{Style, Text};
-use super::{units, words};
+use super::{pages, units, words};
 
 const EXAMPLES: &str = "\
 Examples:
   fumehood list
   fumehood list --state failed --since 1h
   fumehood list --label course=7 --label sheet=3 --all -o json";
-
-/// One page asks for no more than any server gives.
-const PAGE: u32 = 100;
 
 /// Evaluations with --all: beyond this a person wants a narrower question.
 const ALL_MAX: usize = 100_000;
@@ -112,18 +109,12 @@ async fn collect(client: &Client, args: &Args) -> Result<EvaluationList, Failure
         batch: args.batch.clone(),
         ..ListQuery::default()
     };
-    let mut items = Vec::new();
-    loop {
-        let missing = u32::try_from(wanted - items.len()).unwrap_or(PAGE);
-        query.limit = Some(missing.min(PAGE));
-        let page = client.list(&query).await?;
-        items.extend(page.items);
-        let complete = page.next_cursor.is_none() || items.len() >= wanted;
-        query.cursor = page.next_cursor;
-        if complete {
-            return Ok(EvaluationList { items, next_cursor: query.cursor });
-        }
-    }
+    let (items, next_cursor) = pages::collect(wanted, async |cursor, limit| {
+        (query.cursor, query.limit) = (cursor, Some(limit));
+        client.list(&query).await.map(|page| (page.items, page.next_cursor))
+    })
+    .await?;
+    Ok(EvaluationList { items, next_cursor })
 }
 
 fn row(item: &EvaluationSummary, style: Style) -> Vec<Cell> {
