@@ -8,6 +8,7 @@ mod data_dir;
 pub mod dispatcher;
 mod environments;
 mod keeping;
+pub mod key;
 pub(crate) mod offer;
 pub mod serve;
 mod side;

@@ -32,7 +32,7 @@ impl Default for Location {
 
 impl Location {
     /// `program` there.
-    pub(crate) fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         let mut words = self.prefix.iter();
         match words.next() {
             None => Command::new(program),

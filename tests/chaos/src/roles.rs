@@ -50,7 +50,11 @@ pub(crate) async fn start(setting: &Setting) -> anyhow::Result<Fleet> {
     let blobs = text(&setting.directory.join("blobs"))?;
     let common = [format!("store.url={url}"), format!("bus.url={}", bus.url()), format!("blobs.dir={blobs}")];
     let pki = setting.directory.join("pki");
-    tool(setting, &["pki", "init", "--dir", &text(&pki)?])?;
+    let mut migrate = at_database.location.command(&setting.binary);
+    // It makes the key too, where the first API and this run look for it.
+    let keys = text(&setting.directory.join("api1"))?;
+    tool(migrate.args(settings(&[format!("store.url={url}")])), &["migrate", "--data-dir", &keys])?;
+    tool(&mut Command::new(&setting.binary), &["pki", "init", "--dir", &text(&pki)?])?;
     let http = http()?;
     let mut members = Vec::new();
     for draft in &drafts {
@@ -85,7 +89,7 @@ fn member(
         if *role == Role::Dispatcher {
             of.extend(["--host", &host]);
         }
-        tool(setting, &of)?;
+        tool(&mut Command::new(&setting.binary), &of)?;
         more.extend([
             format!("tls.cert={pki_text}/{}-{name}.crt", role.as_str()),
             format!("tls.key={pki_text}/{}-{name}.key", role.as_str()),
@@ -148,8 +152,8 @@ fn pairs(drafts: &[Draft], database: usize, bus: usize) -> Vec<Pair> {
 }
 
 /// A command of the product's that does one thing and ends.
-fn tool(setting: &Setting, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(&setting.binary).args(arguments).output().context("run fumehood")?;
+fn tool(command: &mut Command, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = command.args(arguments).output().context("run fumehood")?;
     if !output.status.success() {
         bail!("fumehood {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }

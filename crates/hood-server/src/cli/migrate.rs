@@ -7,16 +7,18 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::global::Global;
 use super::output;
+use crate::roles::key;
 
 const EXAMPLES: &str = "\
 Examples:
-  FUMEHOOD_STORE_URL=postgres://owner@db:5432/fumehood fumehood migrate
+  FUMEHOOD_STORE_URL=postgres://owner@db:5432/fumehood fumehood migrate --data-dir /srv/fumehood/api
   fumehood migrate --dry-run";
 
 /// Bring the database that store.url names up to date; run it as its owner, before newer roles start.
 ///
-/// Roles that run apart never migrate: they wait until this was done. Two at once are safe. A SQLite
-/// database is brought up to date by whatever opens it.
+/// Roles that run apart never migrate: they wait until this was done. Two at once are safe. Where the
+/// database holds no API key, the first one is made too, printed once, and kept in the data directory.
+/// A SQLite database is brought up to date by whatever opens it.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -36,11 +38,21 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     let steps =
         if args.dry_run { hood_store::pending_on(&url).await } else { hood_store::migrate(&url).await };
     let steps = steps.map_err(|error| Failure::new(format!("cannot migrate {url}")).because(error))?;
+    let mut lines: Vec<String> = steps.iter().map(|step| line(step, args.dry_run)).collect();
     if steps.is_empty() {
-        return output::text(&format!("{url} is up to date"));
+        lines.push(format!("{url} is up to date"));
     }
-    let lines: Vec<String> = steps.iter().map(|step| line(step, args.dry_run)).collect();
-    output::text(&lines.join("\n"))
+    output::text(&lines.join("\n"))?;
+    if args.dry_run {
+        return Ok(Exit::DONE);
+    }
+    let made = key::make_first(&loaded.config).await;
+    let made = made.map_err(|error| Failure::new("no API key was made").because(error))?;
+    let dir = loaded.config.data_dir.display();
+    match made {
+        Some(key) => output::text(&format!("API key {key}  (shown this once, kept in {dir}/token)")),
+        None => Ok(Exit::DONE),
+    }
 }
 
 fn line(step: &Step, dry_run: bool) -> String {

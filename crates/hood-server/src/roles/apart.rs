@@ -46,11 +46,11 @@ pub(super) fn shared(config: &Config, role: Role) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The store, which may be late: whoever asks for something is told so until it is there. Whichever role
-/// has the rights brings the schema up to date.
+/// The store, which may be late, and may wait for its owner to bring the schema up to date: whoever asks for
+/// something is told so until it is there.
 pub(super) async fn store(config: &Config, side: BusSide) -> anyhow::Result<Store> {
     let bus = bus::configured(&config.bus, side)?;
-    let store = StoreConfig { bus, ..config.store(Duty::Migrate)? };
+    let store = StoreConfig { bus, ..config.store(Duty::Check)? };
     Store::open(store).await.context("cannot open the store")
 }
 
@@ -88,7 +88,9 @@ pub(super) fn watch_store(health: &Health, store: &Store) {
     health.register("store", move || {
         let store = writable.clone();
         async move {
-            store.check_writable().await.map_err(|error| format!("the store cannot be written: {error}"))
+            let written = store.check_writable().await;
+            // With its causes: the innermost says what to do.
+            written.map_err(|error| format!("the store cannot be written: {:#}", anyhow::Error::new(error)))
         }
     });
     let blobs = store.blobs().clone();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apart;
 use super::data_dir::DataDir;
-use super::serve::token;
+use super::key::first_token;
 use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -51,11 +51,12 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     Ok(Running { address, store, data_dir, stop, serving })
 }
 
-/// The key of this data directory's user, as soon as the store is there.
+/// The first key of all, as soon as the store is there: `fumehood migrate` has made it, or this role does
+/// where its database user may.
 async fn ensure_key(data_dir: Arc<DataDir>, store: Store, clock: Arc<dyn Clock>) {
-    let (_, is_new) = apart::until_done("making the API key", || {
+    let is_new = apart::until_done("making the API key", || {
         let (data_dir, store, now) = (Arc::clone(&data_dir), store.clone(), clock.now());
-        async move { token(&data_dir, &store, now).await.map_err(|error| format!("{error:#}")) }
+        async move { first_token(&data_dir, &store, now).await.map_err(|error| format!("{error:#}")) }
     })
     .await;
     if is_new {

@@ -107,6 +107,12 @@ impl DataDir {
         self.replace(TOKEN, token.as_bytes())
     }
 
+    /// The same from outside the process that holds the directory, which may be running.
+    pub fn keep_token_in(path: &Path, token: &str) -> Result<(), DataDirError> {
+        make_private(path)?;
+        replace(path, TOKEN, token.as_bytes())
+    }
+
     /// Says where this server answers. Withdrawn by [`DataDir::withdraw`], or by the next to lock.
     pub fn announce(&self, address: SocketAddr) -> Result<(), DataDirError> {
         let endpoint = Endpoint { address, pid: std::process::id() };
@@ -118,17 +124,8 @@ impl DataDir {
         let _ = fs::remove_file(self.path.join(ENDPOINT));
     }
 
-    /// Written aside, made durable, then renamed: a reader sees the old file or the new one.
     fn replace(&self, name: &str, content: &[u8]) -> Result<(), DataDirError> {
-        let (aside, at) = (self.path.join(format!("{name}.new")), self.path.join(name));
-        let write = || {
-            let mut file =
-                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&aside, &at)
-        };
-        write().map_err(|source| failed("write", &at, source))
+        replace(&self.path, name, content)
     }
 }
 
@@ -137,6 +134,18 @@ impl Endpoint {
     pub fn read(data_dir: &Path) -> Option<Self> {
         serde_json::from_str(&fs::read_to_string(data_dir.join(ENDPOINT)).ok()?).ok()
     }
+}
+
+/// Written aside, made durable, then renamed: a reader sees the old file or the new one.
+fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), DataDirError> {
+    let (aside, at) = (dir.join(format!("{name}.new")), dir.join(name));
+    let write = || {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&aside, &at)
+    };
+    write().map_err(|source| failed("write", &at, source))
 }
 
 pub(super) fn make_private(path: &Path) -> Result<(), DataDirError> {

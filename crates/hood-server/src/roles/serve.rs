@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hood_core::Timestamp;
 use hood_core::plan::{Degraded, PolicyMode, first_fatal};
 use hood_core::retry::RetryPolicy;
-use hood_core::{Tenant, Timestamp};
 use hood_dispatch::local::{Local, LocalConfig};
 use hood_dispatch::{Catalogue, Dispatch};
 use hood_sandbox::IdRange;
-use hood_store::{BusSide, Duty, NewKey, Store, StoreConfig};
+use hood_store::{BusSide, Duty, Store, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::data_dir::DataDir;
 use super::environments::open_library;
 use super::keeping::Keeper;
+use super::key::token;
 use super::{apart, bus, offer, webhooks};
 use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
@@ -40,12 +41,6 @@ const PROOF_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long killed places may take to be proven dead at a stop.
 pub(super) const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Bytes of randomness in a token.
-const TOKEN_BYTES: usize = 32;
-
-/// What a token begins with, so that a leaked one is recognised for what it is.
-const TOKEN_PREFIX: &str = "fh_";
 
 /// What a start may differ in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -203,37 +198,6 @@ async fn until_there(store: &Store) {
             Ok(()) | Err(_) => return,
         }
     }
-}
-
-/// The key that commands of this user have; the first start makes one. One whose file was lost is
-/// replaced by another, since only its hash is known.
-pub(super) async fn token(
-    data_dir: &DataDir,
-    store: &Store,
-    now: Timestamp,
-) -> anyhow::Result<(String, bool)> {
-    if let Some(token) = data_dir.token()?
-        && store.find_key(hash(&token).as_bytes()).await?.is_some()
-    {
-        return Ok((token, false));
-    }
-    let random: [u8; TOKEN_BYTES] = rand::random();
-    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let token = format!("{TOKEN_PREFIX}{hex}");
-    let key = NewKey {
-        tenant: Tenant::default(),
-        // On a database that several share nobody's start takes another one's key away.
-        name: if store.is_shared() { format!("default {}", &hex[..8]) } else { "default".to_owned() },
-        hash: *hash(&token).as_bytes(),
-        created_at: now,
-    };
-    store.insert_key(&key).await.context("cannot store the API key")?;
-    data_dir.keep_token(&token)?;
-    Ok((token, true))
-}
-
-fn hash(token: &str) -> blake3::Hash {
-    blake3::hash(token.as_bytes())
 }
 
 pub(super) async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local> {

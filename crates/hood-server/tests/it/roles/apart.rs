@@ -20,7 +20,9 @@ const LEASE_MS: u64 = 2000;
 
 /// An installation: a database, an authority and a directory.
 struct Site {
-    url: String,
+    server: &'static hood_testkit::Postgres,
+    owner_url: String,
+    database: String,
     authority: Authority,
     dir: tempfile::TempDir,
     http: reqwest::Client,
@@ -29,28 +31,47 @@ struct Site {
 impl Site {
     /// `None`, said aloud, where there is no PostgreSQL.
     async fn new() -> Option<Self> {
+        let site = Self::without_schema().await?;
+        site.migrate();
+        Some(site)
+    }
+
+    /// Each role has a database user of its own, who is in no group and has no right yet.
+    async fn without_schema() -> Option<Self> {
         if let Some(why) = hood_testkit::missing() {
             let _ = writeln!(std::io::stderr(), "\nSKIPPED: roles: {why}");
             return None;
         }
-        let url = hood_testkit::postgres().await.fresh_database().await;
+        let server = hood_testkit::postgres().await;
+        let owner_url = server.fresh_database().await;
+        let database = owner_url.rsplit('/').next().expect("a name").to_owned();
+        for role in ["api", "worker"] {
+            server.sql(&database, &format!("CREATE ROLE {role}_{database} LOGIN")).expect("a user");
+        }
         let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a directory"));
-        let site = Self { url, authority, dir, http: reqwest::Client::new() };
-        site.migrate().await;
-        Some(site)
+        Some(Self { server, owner_url, database, authority, dir, http: reqwest::Client::new() })
     }
 
-    async fn migrate(&self) {
-        let mut config = hood_server::config::Config::at(&self.dir.path().join("owner")).expect("sound");
-        config.store.url = self.url.clone().into();
-        let store = config.store(hood_store::Duty::Migrate).expect("a url");
-        hood_store::Store::open(store).await.expect("migrates").close().await;
+    /// What the owner does: the schema, and each user into its group.
+    fn migrate(&self) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fumehood"));
+        let output = command
+            .args(["migrate", "--data-dir"])
+            .arg(self.dir.path().join("api"))
+            .env("FUMEHOOD_STORE_URL", &self.owner_url)
+            .output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for role in ["api", "worker"] {
+            let grant = format!("GRANT fumehood_{role} TO {role}_{}", self.database);
+            self.server.sql(&self.database, &grant).expect("a member");
+        }
     }
 
-    fn shared(&self) -> Vec<(&'static str, String)> {
+    fn shared(&self, role: &str) -> Vec<(&'static str, String)> {
         let blobs = self.dir.path().join("blobs");
         vec![
-            ("store.url", self.url.clone()),
+            ("store.url", self.server.url(&format!("{role}_{}", self.database), &self.database)),
             ("blobs.dir", blobs.to_string_lossy().into_owned()),
             ("worker.lease_ttl_ms", LEASE_MS.to_string()),
         ]
@@ -64,7 +85,7 @@ impl Site {
     }
 
     fn worker(&self, name: &str, dispatcher: &str) -> Process {
-        let mut settings = self.shared();
+        let mut settings = self.shared("worker");
         settings.extend(tls(&self.authority.files(Role::Worker, name)));
         settings.push(("worker.dispatchers", format!("https://{dispatcher}")));
         settings.push(("worker.places", "4".to_owned()));
@@ -73,7 +94,7 @@ impl Site {
     }
 
     fn api(&self) -> Process {
-        let mut settings = self.shared();
+        let mut settings = self.shared("api");
         settings.push(("server.listen", "127.0.0.1:0".to_owned()));
         Process::start("api", self.dir.path(), &settings)
     }
@@ -238,6 +259,26 @@ async fn an_attempt_whose_dispatcher_was_killed_is_tried_again_and_nothing_is_re
     let times = said.matches("a dispatcher does not answer").count();
     assert_eq!(times, 1, "said once, not a thousand times:\n{said}");
     drop((successor, worker, api));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_wait_until_the_owner_has_migrated_and_change_no_schema_themselves() {
+    let Some(site) = Site::without_schema().await else { return };
+    let dispatcher = site.dispatcher("127.0.0.1:0");
+    let (api, worker) = (site.api(), site.worker("w1", &dispatcher.address("https://")));
+    for process in [&api, &worker] {
+        let url = format!("http://{}/readyz", process.address("http://"));
+        let answer = reqwest::get(url).await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 503);
+        let said = answer.text().await.expect("text");
+        assert!(said.contains("fumehood migrate"), "{said}");
+    }
+    let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
+    assert_eq!(site.server.sql(&site.database, tables).expect("counts").trim(), "0");
+    site.migrate();
+    let id = site.submit(&api, "print('at last')").await;
+    let seen = site.wait_for(&api, &id, ended).await;
+    assert_eq!(outcome(&seen), ("succeeded", 1), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
