@@ -108,6 +108,12 @@ impl Service {
         self.0.book().live()
     }
 
+    /// The same, after asking for those whose end nobody listened for.
+    pub async fn still_live(&self) -> usize {
+        self.0.forget_the_gone().await;
+        self.live()
+    }
+
     pub async fn call(&self, call: Call) -> Result<Answer, wire::Problem> {
         match call {
             Call::Execute { key, order } => self.execute(key, &order).await.map(Answer::Opened),

@@ -91,7 +91,7 @@ impl Running {
     pub async fn shutdown(self) -> anyhow::Result<()> {
         self.service.drain();
         let empty = async {
-            while self.service.live() > 0 {
+            while self.service.still_live().await > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
         };

@@ -2,5 +2,6 @@
 
 mod apart;
 mod dispatcher;
+mod manual;
 mod process;
 mod tls;
