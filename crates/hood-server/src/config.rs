@@ -291,6 +291,8 @@ pub struct Webhooks {
     pub refuse: Vec<Network>,
     #[serde(deserialize_with = "optional_path")]
     pub ca: Option<PathBuf>,
+    #[serde(rename = "claim_ms", deserialize_with = "millis")]
+    pub claim_time: Duration,
 }
 
 impl Webhooks {

@@ -2,6 +2,7 @@
 //! it; a look is bounded in time, shared by all who ask at once, and its result kept for a while,
 //! so that probing cannot become load.
 
+mod pulse;
 mod vitals;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use futures::future::join_all;
 use hood_wire::api;
 use tokio::sync::Mutex;
 
+pub use pulse::Pulse;
 pub use vitals::Vitals;
 
 /// A store that cannot write within this time cannot serve either.
@@ -90,6 +92,14 @@ impl Health {
         Fut: Future<Output = Result<(), String>> + Send + 'static,
     {
         self.add(name, api::CheckState::Degraded, Box::new(move || Box::pin(check())));
+    }
+
+    /// Adds the check of a loop, under its own name.
+    pub fn register_pulse(&self, pulse: Pulse) {
+        self.register(pulse.name(), move || {
+            let pulse = pulse.clone();
+            async move { pulse.check() }
+        });
     }
 
     fn add(&self, name: &'static str, otherwise: api::CheckState, check: Check) {

@@ -5,7 +5,7 @@ mod message;
 mod pace;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hood_core::Tenant;
 use hood_store::{Delivery, DeliveryId, Settled, Store, StoreError, Tenure};
@@ -14,15 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::health::Pulse;
 use crate::telemetry::metrics::record_delivery;
-use crate::webhook::{Sender, Sent, Target};
+use crate::webhook::{SEND_TIME_MAX, Sender, Sent, Target};
 use pace::{Pace, Turn};
 
 /// Deliveries on their way at once.
 const IN_FLIGHT_MAX: usize = 32;
-
-/// How long a sender that died may have had one: longer than a request can take.
-const CLAIM_TIME: Duration = Duration::from_secs(60);
 
 /// The bus is a hint, and what is due after a pause wakes nobody.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,11 +34,24 @@ const PAUSE_CAP: Duration = Duration::from_secs(2 * 3600);
 /// How long a stop waits for what is on its way; what is left is sent again by a successor.
 const DRAIN_TIME: Duration = Duration::from_secs(12);
 
+/// It looks every second, or as soon as one that is on its way makes room.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+pub struct NotifierConfig {
+    /// This one, in claims.
+    pub name: String,
+    /// How long a claim keeps others from what was claimed: if this one dies, it is sent after that.
+    /// Longer than a request can take.
+    pub claim_time: Duration,
+}
+
 #[derive(Debug)]
 pub struct Notifier {
     shared: Arc<Shared>,
     sending: TaskTracker,
     permits: Arc<Semaphore>,
+    pulse: Pulse,
 }
 
 #[derive(Debug)]
@@ -49,13 +60,27 @@ struct Shared {
     clock: Arc<dyn Clock>,
     sender: Sender,
     pace: Pace,
-    name: String,
+    config: NotifierConfig,
+}
+
+/// A delivery that is this sender's for now.
+struct Claimed {
+    delivery: Delivery,
+    /// Sent later, it could still be on its way when the claim is over.
+    send_before: Instant,
 }
 
 impl Notifier {
-    pub fn new(store: Store, clock: Arc<dyn Clock>, sender: Sender, name: String) -> Self {
-        let shared = Arc::new(Shared { store, clock, sender, pace: Pace::default(), name });
-        Self { shared, sending: TaskTracker::new(), permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+    pub fn new(store: Store, clock: Arc<dyn Clock>, sender: Sender, config: NotifierConfig) -> Self {
+        let shared = Arc::new(Shared { store, clock, sender, pace: Pace::default(), config });
+        let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        let pulse = Pulse::new("notifier", "webhooks to send", STUCK_AFTER);
+        Self { shared, sending: TaskTracker::new(), permits, pulse }
+    }
+
+    /// Tells whether this one still looks for what is due.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Sends until told to stop.
@@ -64,6 +89,7 @@ impl Notifier {
         while !stop.is_cancelled() {
             let wake = self.shared.store.wake().deliveries();
             let looked = self.round().await;
+            self.pulse.beat(looked.as_ref().err());
             if let Err(error) = &looked
                 && !failing
             {
@@ -96,21 +122,23 @@ impl Notifier {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             permits.push(permit);
         }
-        let tenure =
-            Tenure { worker: self.shared.name.clone(), now: self.shared.clock.now(), ttl: CLAIM_TIME };
+        let NotifierConfig { name, claim_time } = self.shared.config.clone();
+        let tenure = Tenure { worker: name, now: self.shared.clock.now(), ttl: claim_time };
+        let send_before = Instant::now() + claim_time.saturating_sub(SEND_TIME_MAX);
         let limit = u32::try_from(permits.len()).unwrap_or(u32::MAX);
         let claimed = self.shared.store.claim_deliveries(&tenure, limit).await?;
         let more = claimed.len() == permits.len();
         for (delivery, permit) in claimed.into_iter().zip(permits) {
-            self.begin(delivery, permit);
+            self.begin(Claimed { delivery, send_before }, permit);
         }
         Ok(more)
     }
 
-    fn begin(&self, delivery: Delivery, permit: OwnedSemaphorePermit) {
+    fn begin(&self, claimed: Claimed, permit: OwnedSemaphorePermit) {
         let shared = Arc::clone(&self.shared);
         self.sending.spawn(async move {
-            let settled = shared.attend(&delivery).await;
+            let Some(settled) = shared.attend(&claimed).await else { return drop(permit) };
+            let delivery = claimed.delivery;
             match shared.store.settle_delivery(&delivery, settled).await {
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(webhook.id = %delivery_id(&delivery.id), "sent by two at once"),
@@ -124,25 +152,41 @@ impl Notifier {
     }
 }
 
+impl Claimed {
+    fn is_late(&self, now: Instant) -> bool {
+        now >= self.send_before
+    }
+}
+
 impl Shared {
-    async fn attend(&self, delivery: &Delivery) -> Settled {
-        let id = delivery_id(&delivery.id);
+    /// What came of it; `None` where it was too late to send it.
+    async fn attend(&self, claimed: &Claimed) -> Option<Settled> {
+        let delivery = &claimed.delivery;
         // What was allowed when it was accepted may not be any more.
         let target = match Target::parse(&delivery.url, self.sender.rules()) {
             Ok(target) => target,
-            Err(why) => return self.give_up(delivery, None, format!("the URL {why}")),
+            Err(why) => return Some(self.give_up(delivery, None, format!("the URL {why}"))),
         };
         let body = match message::of(delivery) {
             Ok(body) => body,
-            Err(error) => return self.give_up(delivery, None, format!("cannot be written: {error}")),
+            Err(error) => return Some(self.give_up(delivery, None, format!("cannot be written: {error}"))),
         };
-        let now = self.clock.now();
-        let _turn = match self.pace.turn(target.host(), now) {
+        let _turn = match self.pace.turn(target.host(), self.clock.now()) {
             Turn::Now(turn) => turn,
-            Turn::Later(due_at) => return Settled::Postponed { due_at },
+            Turn::Later(due_at) => return Some(Settled::Postponed { due_at }),
         };
-        let seconds = now.as_micros().div_euclid(1_000_000);
-        match self.sender.send(&target, &id, seconds, body).await {
+        // One that was frozen meanwhile may not be alone with it any more.
+        if claimed.is_late(Instant::now()) {
+            tracing::warn!(webhook.id = %delivery_id(&delivery.id), "not sent: its claim is about to end");
+            return None;
+        }
+        Some(self.send(delivery, &target, body).await)
+    }
+
+    async fn send(&self, delivery: &Delivery, target: &Target, body: String) -> Settled {
+        let id = delivery_id(&delivery.id);
+        let seconds = self.clock.now().as_micros().div_euclid(1_000_000);
+        match self.sender.send(target, &id, seconds, body).await {
             Sent::Taken { status } => {
                 record_delivery("delivered");
                 Settled::Delivered { at: self.clock.now(), status }

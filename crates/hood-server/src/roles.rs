@@ -9,6 +9,7 @@ pub mod dispatcher;
 mod environments;
 mod keeping;
 pub mod key;
+pub mod notifier;
 pub(crate) mod offer;
 pub mod serve;
 mod side;

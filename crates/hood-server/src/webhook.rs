@@ -7,6 +7,6 @@ mod signature;
 mod target;
 
 pub use address::{Network, Rules};
-pub use send::{Sender, SenderError, Sent};
+pub use send::{SEND_TIME_MAX, Sender, SenderError, Sent};
 pub use signature::{Signer, WrongSecret};
 pub use target::{Target, WrongTarget};

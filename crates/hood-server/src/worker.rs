@@ -7,7 +7,6 @@ mod dice;
 mod evidence;
 mod leases;
 mod means;
-mod pulse;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::document;
-use crate::health::Health;
+use crate::health::{Health, Pulse};
 use crate::worker::leases::Leases;
 
 pub use dice::{Dice, ThreadDice};
 pub use means::{Ledger, Means, Spawner, TokioSpawner};
-pub use pulse::Pulse;
 
 /// How long a worker with free places sleeps when nothing wakes it: the bus is a hint, and what is
 /// due after a back-off wakes nobody.
@@ -37,6 +35,9 @@ const SWEEP_MAX: u32 = 100;
 
 /// After a failed look at the store, the pause before the next one.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// It looks several times a second; one that did not for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -76,7 +77,7 @@ impl Worker {
     /// `health` is told what the worker holds and when it last finished something.
     pub fn new(means: Means, health: Health, config: WorkerConfig) -> Self {
         let permits = Arc::new(Semaphore::new(config.places as usize));
-        let (leases, pulse) = (Leases::default(), Pulse::default());
+        let (leases, pulse) = (Leases::default(), Pulse::new("worker", "evaluations to lease", STUCK_AFTER));
         let freed = Notify::new();
         let shared = Shared { means, health, config, leases, permits, freed, pulse };
         Self { shared: Arc::new(shared), attempts: TaskTracker::new() }

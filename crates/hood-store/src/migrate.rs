@@ -41,6 +41,13 @@ const ALL: &[Migration] = &[
         postgres: include_str!("../migrations/0005_roles.postgres.sql"),
         oldest_compatible: 3,
     },
+    Migration {
+        version: 6,
+        name: "notifier",
+        sqlite: "",
+        postgres: include_str!("../migrations/0006_notifier.postgres.sql"),
+        oldest_compatible: 3,
+    },
 ];
 
 /// A migration that is still to be applied, or was just now.

@@ -1,4 +1,4 @@
-//! `fumehood api | worker | dispatcher`: one role each, until it is told to stop.
+//! `fumehood api | worker | dispatcher | notifier`: one role each, until it is told to stop.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::global::{Global, load};
 use super::run::Interrupts;
 use super::terminal::colours_wanted;
 use crate::config::Config;
-use crate::roles::{api, dispatcher, worker};
+use crate::roles::{api, dispatcher, notifier, worker};
 use crate::telemetry;
 
 const API_EXAMPLES: &str = "\
@@ -38,6 +38,14 @@ It has no database and no Redis, and keeps nothing: what it knows, a worker's or
 needs a certificate of the role dispatcher (tls.cert, tls.key, tls.ca), and answers workers alone.
 Give it no store.url: whoever holds its machine would hold that too. docs/operations/roles.md
 starts all roles.";
+
+const NOTIFIER_EXAMPLES: &str = "\
+Examples:
+  fumehood notifier --set store.url=postgres://fumehood_n@db/fumehood
+
+It needs PostgreSQL (store.url) and what webhooks are signed with (webhooks.secret), the same for
+every notifier. Any number of them share the work. It has no blobs, no certificate and no way to
+another role; /readyz on metrics.listen says how it is. docs/operations/roles.md starts all roles.";
 
 /// Run the API alone: accepts evaluations and tells what came of them.
 #[derive(Debug, ClapArgs)]
@@ -69,11 +77,17 @@ pub(super) struct DispatcherArgs {
     places: Option<u32>,
 }
 
+/// Run a notifier alone: tells the URLs that submissions named what has ended.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = NOTIFIER_EXAMPLES)]
+pub(super) struct NotifierArgs {}
+
 /// A role that was started.
 enum Role {
     Api(api::Running),
     Worker(worker::Running),
     Dispatcher(dispatcher::Running),
+    Notifier(notifier::Running),
 }
 
 /// Which one is to be.
@@ -82,6 +96,7 @@ enum Kind {
     Api,
     Worker,
     Dispatcher,
+    Notifier,
 }
 
 pub(super) async fn api(args: &ApiArgs, global: &Global) -> Result<Exit, Failure> {
@@ -99,6 +114,10 @@ pub(super) async fn dispatcher(args: &DispatcherArgs, global: &Global) -> Result
     let places = args.places.map(|places| places.to_string());
     let flags = [("dispatcher.listen", "--listen", listen), ("worker.places", "--places", places)];
     stand(Kind::Dispatcher, &flags, global).await
+}
+
+pub(super) async fn notifier(_: &NotifierArgs, global: &Global) -> Result<Exit, Failure> {
+    stand(Kind::Notifier, &[], global).await
 }
 
 async fn stand(kind: Kind, flags: &[(&str, &str, Option<String>)], global: &Global) -> Result<Exit, Failure> {
@@ -147,6 +166,7 @@ impl Kind {
             Self::Api => "api",
             Self::Worker => "worker",
             Self::Dispatcher => "dispatcher",
+            Self::Notifier => "notifier",
         }
     }
 
@@ -172,6 +192,7 @@ impl Kind {
             Self::Api => Role::Api(api::start(config).await?),
             Self::Worker => Role::Worker(worker::start(config).await?),
             Self::Dispatcher => Role::Dispatcher(dispatcher::start(config).await?),
+            Self::Notifier => Role::Notifier(notifier::start(config).await?),
         })
     }
 }
@@ -188,6 +209,7 @@ impl Role {
                 let (name, address) = (&running.name, running.address);
                 format!("fumehood dispatcher {name} listens on https://{address}{}\n", aside(running.side))
             }
+            Self::Notifier(running) => format!("fumehood notifier works{}\n", aside(running.side)),
         };
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
@@ -198,6 +220,7 @@ impl Role {
             Self::Api(running) => running.failed().await,
             Self::Worker(running) => running.failed().await,
             Self::Dispatcher(running) => running.failed().await,
+            Self::Notifier(running) => running.failed().await,
         }
     }
 
@@ -206,6 +229,7 @@ impl Role {
             Self::Api(running) => running.shutdown().await,
             Self::Worker(running) => running.shutdown().await,
             Self::Dispatcher(running) => running.shutdown().await,
+            Self::Notifier(running) => running.shutdown().await,
         }
     }
 }

@@ -158,6 +158,8 @@ pub const KEYS: &[Key] = &[
     key("webhooks.allow", Kind::Networks),
     key("webhooks.refuse", Kind::Networks),
     key("webhooks.ca", Kind::OptionalPath),
+    // Half again as long as one may be on its way.
+    count("webhooks.claim_ms", 15_000, 3_600_000),
     key("telemetry.otlp_endpoint", Kind::Url(&["http", "https"])),
 ];
 

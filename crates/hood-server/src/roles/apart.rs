@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use hood_dispatch::remote::Backoff;
-use hood_store::{BusSide, Duty, Store, StoreConfig};
+use hood_store::{BlobsConfig, BusSide, Duty, Store, StoreConfig};
 
 use super::bus;
 use crate::config::Config;
@@ -28,14 +28,20 @@ pub(super) fn credentials(config: &Config, role: Role) -> anyhow::Result<Arc<Cre
     Ok(credentials)
 }
 
-/// A store and blobs that the other roles reach too.
-pub(super) fn shared(config: &Config, role: Role) -> anyhow::Result<()> {
+/// A store that the other roles reach too.
+pub(super) fn shared_store(config: &Config, role: Role) -> anyhow::Result<()> {
     if config.store.url.is_empty() {
         bail!(
             "a {role} that runs apart shares its store with other roles: set store.url to a PostgreSQL, \
              or run everything in one process with `fumehood serve`"
         );
     }
+    Ok(())
+}
+
+/// A store and blobs that the other roles reach too.
+pub(super) fn shared(config: &Config, role: Role) -> anyhow::Result<()> {
+    shared_store(config, role)?;
     // In the data directory it would be this role's alone.
     if !config.blobs.are_shared() && config.blobs.dir.starts_with(&config.data_dir) {
         bail!(
@@ -51,6 +57,13 @@ pub(super) fn shared(config: &Config, role: Role) -> anyhow::Result<()> {
 pub(super) async fn store(config: &Config, side: BusSide) -> anyhow::Result<Store> {
     let bus = bus::configured(&config.bus, side)?;
     let store = StoreConfig { bus, ..config.store(Duty::Check)? };
+    Store::open(store).await.context("cannot open the store")
+}
+
+/// The same without blobs.
+pub(super) async fn records(config: &Config, side: BusSide) -> anyhow::Result<Store> {
+    let bus = bus::configured(&config.bus, side)?;
+    let store = StoreConfig { bus, blobs: BlobsConfig::memory(), ..config.store(Duty::Check)? };
     Store::open(store).await.context("cannot open the store")
 }
 
@@ -81,8 +94,8 @@ where
     }
 }
 
-/// What every role with a store needs of it.
-pub(super) fn watch_store(health: &Health, store: &Store) {
+/// What a role needs of a store in which it keeps nothing large.
+pub(super) fn watch_records(health: &Health, store: &Store) {
     bus::watch_over(health, store);
     let writable = store.clone();
     health.register("store", move || {
@@ -93,6 +106,11 @@ pub(super) fn watch_store(health: &Health, store: &Store) {
             written.map_err(|error| format!("the store cannot be written: {:#}", anyhow::Error::new(error)))
         }
     });
+}
+
+/// What a role needs of a store with its blobs.
+pub(super) fn watch_store(health: &Health, store: &Store) {
+    watch_records(health, store);
     let blobs = store.blobs().clone();
     health.register("blobs", move || {
         let blobs = blobs.clone();

@@ -122,7 +122,10 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     watch_over(&health, &store, &local, &worker, policy);
     let keeping = Keeper::new(&store, &clock, worker_config(config).name).spawn(&stop_intake);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
-    let notifier = webhooks::start(&config.webhooks, &data_dir, (&store, &clock), &stop_intake)?;
+    let secret = webhooks::secret(&config.webhooks, &data_dir)?;
+    let notifier = webhooks::notifier(&config.webhooks, &secret, &store, &clock)?;
+    health.register_pulse(notifier.pulse());
+    let notifier = tokio::spawn(notifier.run(stop_intake.clone()));
 
     let listen = match options.purpose {
         Purpose::Standing => config.server.listen,
@@ -183,6 +186,10 @@ impl Running {
             ended = &mut self.worker => match ended {
                 Ok(()) => anyhow::anyhow!("the worker stopped"),
                 Err(panic) => anyhow::Error::new(panic).context("the worker panicked"),
+            },
+            ended = &mut self.notifier => match ended {
+                Ok(()) => anyhow::anyhow!("the sender of webhooks stopped"),
+                Err(panic) => anyhow::Error::new(panic).context("the sender of webhooks panicked"),
             },
         }
     }
@@ -306,9 +313,5 @@ fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, po
         let sound = sound(&places.capacity(), policy);
         async move { sound }
     });
-    let pulse = worker.pulse();
-    health.register("worker", move || {
-        let pulse = pulse.clone();
-        async move { pulse.check() }
-    });
+    health.register_pulse(worker.pulse());
 }

@@ -67,11 +67,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
         spawner: Arc::new(TokioSpawner),
     };
     let worker = Worker::new(means, health.clone(), worker_config);
-    let pulse = worker.pulse();
-    health.register("worker", move || {
-        let pulse = pulse.clone();
-        async move { pulse.check() }
-    });
+    health.register_pulse(worker.pulse());
     tokio::spawn(stop.clone().run_until_cancelled_owned(credentials.keep_current()));
     let offering = keep_offering(store.clone(), remote.clone(), config.clone(), clock);
     tokio::spawn(stop.clone().run_until_cancelled_owned(offering));

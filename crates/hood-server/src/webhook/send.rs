@@ -12,7 +12,7 @@ use reqwest::{Certificate, Client, redirect};
 use super::{Rules, Signer, Target};
 
 /// From the name's resolution to the answer's end.
-const TOTAL_TIME_MAX: Duration = Duration::from_secs(10);
+pub const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Of an answer's body so much is read, so that a connection ends in order, and all of it is dropped.
@@ -67,7 +67,7 @@ impl Sender {
             .redirect(redirect::Policy::none())
             .dns_resolver(Arc::new(Checked(Arc::clone(&rules))))
             .connect_timeout(CONNECT_TIME_MAX)
-            .timeout(TOTAL_TIME_MAX)
+            .timeout(SEND_TIME_MAX)
             .http1_only()
             // A connection that was kept would be to an address that was checked before.
             .pool_max_idle_per_host(0);

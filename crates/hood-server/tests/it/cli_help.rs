@@ -25,6 +25,7 @@ fn every_command_explains_itself() {
         "api",
         "worker",
         "dispatcher",
+        "notifier",
         "list",
         "get",
         "logs",

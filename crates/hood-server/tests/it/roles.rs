@@ -3,5 +3,8 @@
 mod apart;
 mod dispatcher;
 mod manual;
+mod notifier;
 mod process;
+mod receiver;
+mod site;
 mod tls;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hood_core::Verdict;
 use hood_server::clock::SystemClock;
-use hood_server::notifier::Notifier;
+use hood_server::notifier::{Notifier, NotifierConfig};
 use hood_server::webhook::{Rules, Sender, Signer};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -110,7 +110,8 @@ impl Installation {
         let sender =
             Sender::new(Arc::new(sent), None, Signer::new(SECRET).expect("sound")).expect("a client");
         let clock = Arc::new(SystemClock);
-        let notifier = Notifier::new(app.store.clone(), clock, sender, "test".to_owned());
+        let config = NotifierConfig { name: "test".to_owned(), claim_time: PATIENCE };
+        let notifier = Notifier::new(app.store.clone(), clock, sender, config);
         let stop = CancellationToken::new();
         let sending = tokio::spawn(notifier.run(stop.clone()));
         Self { app, stop, sending }

@@ -10,6 +10,10 @@ impl BlobsConfig {
     pub const fn files(dir: PathBuf) -> Self {
         Self { place: BlobPlace::Files(dir) }
     }
+
+    pub const fn memory() -> Self {
+        Self { place: BlobPlace::Memory }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub enum BlobPlace {
     /// A directory of our own; made with mode 0700 if it is not there.
     Files(PathBuf),
     S3(S3Config),
+    /// Of this process alone, and gone with it: for one that has nothing large.
+    Memory,
 }
 
 #[derive(Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
@@ -38,6 +39,7 @@ pub(super) async fn open(config: &BlobsConfig) -> Result<(Arc<dyn ObjectStore>, 
             Ok((Arc::new(store), Some(files)))
         }
         BlobPlace::S3(s3) => Ok((bucket(s3).map_err(unusable)?, None)),
+        BlobPlace::Memory => Ok((Arc::new(InMemory::new()), None)),
     }
 }
 

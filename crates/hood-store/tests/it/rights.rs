@@ -4,7 +4,8 @@
 use hood_core::outcome::Stream;
 use hood_core::{Tenant, Verdict};
 use hood_store::{
-    Cancel, Commit, DatabaseUrl, Delete, Duty, Idempotency, Lapsed, NewKey, Renewed, Store, StoreConfig,
+    Cancel, Commit, DatabaseUrl, Delete, Duty, Idempotency, Lapsed, NewKey, Renewed, Settled, Store,
+    StoreConfig,
 };
 
 use crate::cancel::wish;
@@ -13,8 +14,8 @@ use crate::support::{
     single, started, tenant, tenure,
 };
 
-/// The owner's store, and one for each of two users, members of one group each.
-async fn roles() -> (TestStore, Store, Store) {
+/// The owner's store, and one for each of three users, members of one group each.
+async fn roles() -> (TestStore, [Store; 3]) {
     let owner = TestStore::new(Engine::Postgres).await;
     let (server, name) = (hood_testkit::postgres().await, database(&owner));
     let mut stores = Vec::new();
@@ -25,10 +26,7 @@ async fn roles() -> (TestStore, Store, Store) {
         let config = StoreConfig { url: Some(url), duty: Duty::Check, ..owner.config.clone() };
         stores.push(Store::open(config).await.expect("opens"));
     }
-    let [api, worker, notifier]: [Store; 3] = stores.try_into().expect("three");
-    notifier.check_writable().await.expect("lives");
-    notifier.close().await;
-    (owner, api, worker)
+    (owner, stores.try_into().expect("three"))
 }
 
 #[tokio::test]
@@ -36,7 +34,7 @@ async fn each_role_does_its_part_as_its_own_user() {
     if !has_postgres() {
         return;
     }
-    let (owner, api, worker) = roles().await;
+    let (owner, [api, worker, notifier]) = roles().await;
     let mut new = single(evaluation(new_id(at(0)), 3));
     new.evaluations[0].labels.insert("k".to_owned(), "v".to_owned());
     new.idempotency = Some(Idempotency { key: "k".to_owned(), fingerprint: [1; 32] });
@@ -59,12 +57,17 @@ async fn each_role_does_its_part_as_its_own_user() {
     assert_eq!(api.get(&tenant(), id).await.expect("reads").verdict, Some(Verdict::Cancelled));
     assert_eq!(api.delete(&tenant(), id).await.expect("forgets"), Delete::Deleted);
     worker.delete_blobs(at(6)).await.expect("deletes");
-    let queued = single(evaluation(new_id(at(7)), 0));
+    let mut queued = single(evaluation(new_id(at(7)), 0));
+    queued.evaluations[0].callback = Some("https://hooks.example.com/".to_owned());
     let queued_id = queued.evaluations[0].id;
     api.submit(&tenant(), at(7), queued).await.expect("accepts");
     let cancelled = api.request_cancel(&tenant(), queued_id, wish(at(8), None)).await.expect("ends");
     assert_eq!(cancelled, Cancel::EndedNow);
-    for store in [api, worker] {
+    let told = notifier.claim_deliveries(&tenure(at(9)), 9).await.expect("claims").pop().expect("one");
+    let taken = Settled::Delivered { at: at(10), status: 204 };
+    assert!(notifier.settle_delivery(&told, taken).await.expect("settles"));
+    api.redeliver(&told.id, at(11)).await.expect("has it told once more");
+    for store in [api, worker, notifier] {
         store.check_writable().await.expect("lives");
         store.close().await;
     }
@@ -76,7 +79,7 @@ async fn what_is_not_a_roles_part_its_store_refuses() {
     if !has_postgres() {
         return;
     }
-    let (owner, api, worker) = roles().await;
+    let (owner, [api, worker, notifier]) = roles().await;
     let new = single(evaluation(new_id(at(0)), 0));
     worker.submit(&tenant(), at(0), new.clone()).await.expect_err("a worker accepts nothing");
     api.submit(&tenant(), at(0), new).await.expect("accepts");
@@ -85,11 +88,33 @@ async fn what_is_not_a_roles_part_its_store_refuses() {
     worker.insert_key(&key).await.expect_err("a worker makes no keys");
     api.insert_key(&key).await.expect_err("nor does the API");
     worker.find_key(&[1; 32]).await.expect_err("and a worker has no use for them");
-    for store in [api, worker] {
+    notifier.claim(&tenure(at(1)), 1).await.expect_err("a notifier leases nothing");
+    notifier.queue(&tenant()).await.expect_err("nor does it know what waits");
+    for store in [&api, &worker] {
+        store.claim_deliveries(&tenure(at(1)), 1).await.expect_err("a notifier alone sends");
+    }
+    for store in [api, worker, notifier] {
         store.close().await;
     }
     owner.check().await;
 }
+
+const OF_NOTIFIER: [&str; 14] = [
+    "SELECT * FROM evaluations",
+    "SELECT * FROM requests",
+    "SELECT * FROM output",
+    "SELECT * FROM events",
+    "SELECT * FROM api_keys",
+    "SELECT * FROM results",
+    "SELECT * FROM blobs",
+    "UPDATE deliveries SET url = 'http://elsewhere/'",
+    "UPDATE deliveries SET result = '{}'",
+    "UPDATE deliveries SET evaluation = gen_random_uuid()",
+    "INSERT INTO deliveries SELECT * FROM deliveries",
+    "DELETE FROM deliveries",
+    "DROP TABLE deliveries",
+    "CREATE TABLE mine (n INT)",
+];
 
 /// As somebody would who has taken such a process over and speaks SQL.
 #[tokio::test]
@@ -97,7 +122,7 @@ async fn the_database_refuses_what_no_store_would_say() {
     if !has_postgres() {
         return;
     }
-    let (owner, api, worker) = roles().await;
+    let (owner, [api, worker, notifier]) = roles().await;
     let running = owner.running(at(0)).await.0.lease.evaluation.as_uuid();
     let (server, name) = (hood_testkit::postgres().await, database(&owner));
     let result = format!("INSERT INTO results VALUES ('default', '{running}', '{{}}')");
@@ -137,9 +162,13 @@ async fn the_database_refuses_what_no_store_would_say() {
         "DROP TABLE evaluations",
         submitted,
     ];
-    let of_notifier =
-        ["SELECT * FROM evaluations", "SELECT * FROM api_keys", "SELECT * FROM results", &result];
-    let all = [("api", &of_api[..]), ("worker", &of_worker[..]), ("notifier", &of_notifier[..])];
+    let both = [submitted, &result];
+    let all = [
+        ("api", &of_api[..]),
+        ("worker", &of_worker[..]),
+        ("notifier", &OF_NOTIFIER[..]),
+        ("notifier", &both[..]),
+    ];
     for (role, forbidden) in all {
         for statement in forbidden {
             let said = server.sql_as(&format!("{role}_{name}"), &name, statement);
@@ -152,7 +181,7 @@ async fn the_database_refuses_what_no_store_would_say() {
             assert!(refused, "{role}: {statement}: {said:?}");
         }
     }
-    for store in [api, worker] {
+    for store in [api, worker, notifier] {
         store.close().await;
     }
     // An earlier statement may have deleted nothing, and changed nothing either.

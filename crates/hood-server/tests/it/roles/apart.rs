@@ -2,161 +2,15 @@
 //! evaluation when one of them dies or freezes.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hood_server::tls::Role;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::process::{Process, tls};
+use super::site::{PATIENCE, Site};
 use super::tls::Authority;
-
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Long enough for a loaded machine, short enough to be waited for.
-const LEASE_MS: u64 = 2000;
-
-/// An installation: a database, an authority and a directory.
-struct Site {
-    server: &'static hood_testkit::Postgres,
-    owner_url: String,
-    database: String,
-    authority: Authority,
-    dir: tempfile::TempDir,
-    http: reqwest::Client,
-}
-
-impl Site {
-    /// `None`, said aloud, where there is no PostgreSQL.
-    async fn new() -> Option<Self> {
-        let site = Self::without_schema().await?;
-        site.migrate();
-        Some(site)
-    }
-
-    /// Each role has a database user of its own, who is in no group and has no right yet.
-    async fn without_schema() -> Option<Self> {
-        if let Some(why) = hood_testkit::missing() {
-            let _ = writeln!(std::io::stderr(), "\nSKIPPED: roles: {why}");
-            return None;
-        }
-        let server = hood_testkit::postgres().await;
-        let owner_url = server.fresh_database().await;
-        let database = owner_url.rsplit('/').next().expect("a name").to_owned();
-        for role in ["api", "worker"] {
-            server.sql(&database, &format!("CREATE ROLE {role}_{database} LOGIN")).expect("a user");
-        }
-        let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a directory"));
-        Some(Self { server, owner_url, database, authority, dir, http: reqwest::Client::new() })
-    }
-
-    /// What the owner does: the schema, and each user into its group.
-    fn migrate(&self) {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fumehood"));
-        let output = command
-            .args(["migrate", "--data-dir"])
-            .arg(self.dir.path().join("api"))
-            .env("FUMEHOOD_STORE_URL", &self.owner_url)
-            .output();
-        let output = output.expect("it runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        for role in ["api", "worker"] {
-            let grant = format!("GRANT fumehood_{role} TO {role}_{}", self.database);
-            self.server.sql(&self.database, &grant).expect("a member");
-        }
-    }
-
-    fn shared(&self, role: &str) -> Vec<(&'static str, String)> {
-        let blobs = self.dir.path().join("blobs");
-        vec![
-            ("store.url", self.server.url(&format!("{role}_{}", self.database), &self.database)),
-            ("blobs.dir", blobs.to_string_lossy().into_owned()),
-            ("worker.lease_ttl_ms", LEASE_MS.to_string()),
-        ]
-    }
-
-    fn dispatcher(&self, listen: &str) -> Process {
-        let mut settings = tls(&self.authority.files(Role::Dispatcher, "d1"));
-        settings.push(("dispatcher.listen", listen.to_owned()));
-        settings.push(("worker.places", "4".to_owned()));
-        Process::start("dispatcher", self.dir.path(), &settings)
-    }
-
-    fn worker(&self, name: &str, dispatcher: &str) -> Process {
-        let mut settings = self.shared("worker");
-        settings.extend(tls(&self.authority.files(Role::Worker, name)));
-        settings.push(("worker.dispatchers", format!("https://{dispatcher}")));
-        settings.push(("worker.places", "4".to_owned()));
-        settings.push(("metrics.listen", "127.0.0.1:0".to_owned()));
-        Process::start(&format!("worker-{name}"), self.dir.path(), &settings)
-    }
-
-    fn api(&self) -> Process {
-        let mut settings = self.shared("api");
-        settings.push(("server.listen", "127.0.0.1:0".to_owned()));
-        Process::start("api", self.dir.path(), &settings)
-    }
-
-    async fn call(&self, api: &Process, path: &str, body: Option<&Value>) -> (u16, Value) {
-        let url = format!("http://{}{path}", api.address("http://"));
-        let token = until("a key", || fs::read_to_string(self.dir.path().join("api/token")).ok()).await;
-        let request = match body {
-            Some(body) => {
-                self.http.post(url).header("content-type", "application/json").body(body.to_string())
-            }
-            None => self.http.get(url),
-        };
-        let response = request.bearer_auth(token.trim()).timeout(PATIENCE).send().await.expect("an answer");
-        let status = response.status().as_u16();
-        let bytes = response.bytes().await.expect("a body");
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    /// Submits as soon as something is offered.
-    async fn submit(&self, api: &Process, code: &str) -> String {
-        let began = Instant::now();
-        loop {
-            let (status, body) = self.call(api, "/v1/evaluations", Some(&json!({ "code": code }))).await;
-            match status {
-                201 => return body["id"].as_str().expect("an id").to_owned(),
-                503 if began.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(50)).await,
-                _ => panic!("{status}: {body}"),
-            }
-        }
-    }
-
-    async fn wait_for(&self, api: &Process, id: &str, what: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let (_, seen) = self.call(api, &format!("/v1/evaluations/{id}"), None).await;
-            if what(&seen) {
-                return seen;
-            }
-            assert!(began.elapsed() < PATIENCE, "it is not what was waited for: {seen}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn stdout(&self, api: &Process, id: &str) -> String {
-        let url = format!("http://{}/v1/evaluations/{id}/stdout", api.address("http://"));
-        let token = fs::read_to_string(self.dir.path().join("api/token")).expect("a token");
-        let response = self.http.get(url).bearer_auth(token.trim()).send().await.expect("an answer");
-        response.text().await.expect("text")
-    }
-}
-
-async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(began.elapsed() < PATIENCE, "no {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 /// Prints who it is, so that two runs would show, and counts on for as long as a lease lasts.
 const COUNTS: &str = "import os, time
@@ -266,7 +120,8 @@ async fn roles_wait_until_the_owner_has_migrated_and_change_no_schema_themselves
     let Some(site) = Site::without_schema().await else { return };
     let dispatcher = site.dispatcher("127.0.0.1:0");
     let (api, worker) = (site.api(), site.worker("w1", &dispatcher.address("https://")));
-    for process in [&api, &worker] {
+    let notifier = site.notifier("n1", &[]);
+    for process in [&api, &worker, &notifier] {
         let url = format!("http://{}/readyz", process.address("http://"));
         let answer = reqwest::get(url).await.expect("an answer");
         assert_eq!(answer.status().as_u16(), 503);
@@ -300,6 +155,8 @@ async fn a_role_that_runs_apart_refuses_what_it_could_not_share() {
     for role in ["worker", "dispatcher"] {
         assert!(refused(role, &[url]).contains("tls.cert"), "{role}");
     }
+    assert!(refused("notifier", &[]).contains("store.url"));
+    assert!(refused("notifier", &[url]).contains("webhooks.secret"));
     let authority = Authority::new();
     let files = authority.files(Role::Api, "a");
     let named = |key: &str, path: &Path| format!("{key}={}", path.display());

@@ -63,6 +63,11 @@ impl Process {
     /// Asks it to end, and says how it did.
     pub(crate) fn stop(mut self) -> std::process::ExitStatus {
         self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("ends")
     }
 
