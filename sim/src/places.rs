@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hood_core::Limits;
-use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind};
+use hood_core::plan::{
+    Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind, SystemCalls,
+};
 use hood_dispatch::catalogue::{EnvironmentEntry, EnvironmentStatus};
 use hood_dispatch::environment::Base;
 use hood_dispatch::{AttemptKey, Catalogue, Dispatch, DispatchError, Link, Order};
@@ -214,6 +216,7 @@ fn catalogue(executor: &str) -> Catalogue {
         name: ENVIRONMENT.to_owned(),
         allowed_classes: vec![ExecutorClass::Cpu],
         isolation: Isolation::default(),
+        system_calls: SystemCalls::default(),
     };
     let status =
         EnvironmentStatus::Ready { digest: "made:up".to_owned(), size_bytes: 1, interpreter: String::new() };

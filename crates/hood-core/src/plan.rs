@@ -32,10 +32,12 @@ pub enum Layer {
     ProcessLimit,
     /// A cgroup counts the CPU time of all its processes.
     CpuAccounting,
+    /// A kernel of its own between the program and the host's: for environments that ask for it.
+    Gvisor,
 }
 
 impl Layer {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Namespaces,
         Self::Root,
         Self::Proc,
@@ -48,6 +50,7 @@ impl Layer {
         Self::MemoryLimit,
         Self::ProcessLimit,
         Self::CpuAccounting,
+        Self::Gvisor,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Layer {
             Self::MemoryLimit => "memory_limit",
             Self::ProcessLimit => "process_limit",
             Self::CpuAccounting => "cpu_accounting",
+            Self::Gvisor => "gvisor",
         }
     }
 
@@ -182,6 +186,31 @@ impl Isolation {
     }
 }
 
+/// Which system calls an environment's programs are answered, whatever else holds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SystemCalls {
+    /// What ordinary programs of every language use.
+    #[default]
+    Ordinary,
+    /// What one Python process needs to compute, and to use its own files and threads.
+    Least,
+}
+
+impl SystemCalls {
+    pub const ALL: [Self; 2] = [Self::Ordinary, Self::Least];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ordinary",
+            Self::Least => "least",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|calls| calls.as_str() == text)
+    }
+}
+
 /// What an evaluation asks of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
@@ -195,6 +224,7 @@ pub struct EnvironmentFacts {
     pub name: String,
     pub allowed_classes: Vec<ExecutorClass>,
     pub isolation: Isolation,
+    pub system_calls: SystemCalls,
 }
 
 impl EnvironmentFacts {
@@ -365,13 +395,10 @@ fn plan_on(
         };
         return refuse(RefusalCode::ClassNotOffered, reason);
     }
-    let (wanted, offered) = (environment.isolation, capacity.kind.isolation());
-    if wanted != Isolation::Namespace && wanted != offered {
+    let lesser = lesser_isolation(environment, capacity.kind);
+    if let Some(reason) = lesser.as_ref().filter(|_| policy == PolicyMode::Strict) {
         let reason = format!(
-            "environment `{}` asks for the isolation `{}`, and the places here have `{}`",
-            environment.name,
-            wanted.as_str(),
-            offered.as_str()
+            "{reason}; policy `strict` refuses that, and `development` runs it with what there is and says so"
         );
         return refuse(RefusalCode::IsolationNotOffered, reason);
     }
@@ -389,13 +416,14 @@ fn plan_on(
     if capacity.places == 0 {
         return refuse(RefusalCode::NoPlaces, "no place is open for work".to_owned());
     }
-    let degraded = missing_layers(capacity);
+    let mut degraded = missing_layers(capacity);
     if let Some(missing) = degraded.iter().find(|missing| is_fatal(missing, policy)) {
         let (layer, policy) = (missing.layer.as_str(), policy.as_str());
         let reason =
             format!("policy `{policy}` needs the layer `{layer}`, which is not proven: {}", missing.reason);
         return refuse(RefusalCode::IsolationNotProven, reason);
     }
+    degraded.extend(lesser.map(|reason| Degraded { layer: Layer::Gvisor, reason }));
     let unenforced = unenforced(&degraded);
     let reasons = vec![
         format!("class `{}` is allowed by environment `{}` and offered", class.as_str(), environment.name),
@@ -416,6 +444,20 @@ fn plan_on(
         capacity_version: capacity.version,
         capacity_taken_at: capacity.taken_at,
         reasons,
+    })
+}
+
+/// Why a kind of place is less than the environment asks for; `None` where it is not.
+fn lesser_isolation(environment: &EnvironmentFacts, kind: PlaceKind) -> Option<String> {
+    let (wanted, offered) = (environment.isolation, kind.isolation());
+    let lesser = wanted != Isolation::Namespace && wanted != offered;
+    lesser.then(|| {
+        format!(
+            "environment `{}` asks for the isolation `{}`, and the places here have `{}`",
+            environment.name,
+            wanted.as_str(),
+            offered.as_str()
+        )
     })
 }
 
@@ -469,6 +511,7 @@ mod tests {
             name: "minimal".into(),
             allowed_classes: vec![ExecutorClass::Cpu],
             isolation: Isolation::Namespace,
+            system_calls: SystemCalls::Ordinary,
         }
     }
 
@@ -572,6 +615,17 @@ mod tests {
         let assignment =
             plan_here(&demand(), &environment(), &without(Layer::MemoryLimit), PolicyMode::Development);
         assert_eq!(assignment.expect("runs").unenforced, [Limit::MemoryBytes]);
+    }
+
+    #[test]
+    fn isolation_that_is_not_there_is_refused_or_said() {
+        let wanting = EnvironmentFacts { isolation: Isolation::Gvisor, ..environment() };
+        let refusal = plan_here(&demand(), &wanting, &capacity(), PolicyMode::Strict).expect_err("refused");
+        assert_eq!(refusal.code, RefusalCode::IsolationNotOffered);
+        assert!(refusal.reason.contains("`gvisor`"), "{}", refusal.reason);
+        let assignment = plan_here(&demand(), &wanting, &capacity(), PolicyMode::Development).expect("runs");
+        let degraded: Vec<_> = assignment.degraded.iter().map(|degraded| degraded.layer).collect();
+        assert_eq!((degraded, assignment.unenforced), (vec![Layer::Gvisor], vec![]));
     }
 
     #[test]

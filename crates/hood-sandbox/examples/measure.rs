@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hood_sandbox::{GroupLimits, Launcher, LauncherConfig, Place, PlaceSpec};
+use hood_sandbox::{GroupLimits, Launcher, LauncherConfig, Place, PlaceSpec, SystemCalls};
 use hood_wire::agent::{AgentFrame, Assignment, FrameReader, HostFrame, encode};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let state = std::env::temp_dir().join(format!("hood-measure-{}", std::process::id()));
     let config = LauncherConfig { state_dir: state.clone(), ids: None, cgroup_parent: None };
     let launcher = Launcher::start(&std::fs::read(agent)?, &config)?;
-    let spec = PlaceSpec { image: PathBuf::from(image), disk_bytes: 64 << 20, disk_inodes: 4096 };
+    let spec = PlaceSpec {
+        image: PathBuf::from(image),
+        disk_bytes: 64 << 20,
+        disk_inodes: 4096,
+        calls: SystemCalls::Ordinary,
+    };
     let mut times: [Vec<Duration>; 5] = Default::default();
     for _ in 0..rounds {
         let start = Instant::now();

@@ -24,4 +24,5 @@ pub use host::{
     Buried, Error, Finding, Gone, HostReport, IdRange, Launcher, LauncherConfig, Layer, NotProvenDead, Place,
     PlaceSpec, bury_leftovers, host_report, start_filter,
 };
+pub use protocol::SystemCalls;
 pub use recluse::Recluse;

@@ -31,6 +31,16 @@ pub(crate) const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "u
 pub(crate) const AGENT_ID: u32 = 0;
 pub(crate) const PROGRAM_ID: u32 = 1000;
 
+/// Which system calls a place's program may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SystemCalls {
+    /// What ordinary programs of every language use.
+    #[default]
+    Ordinary,
+    /// What one process of an interpreter needs to compute, and to use its own files and threads.
+    Least,
+}
+
 /// What the agent needs to know to build its place.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Blueprint {
@@ -40,6 +50,7 @@ pub(crate) struct Blueprint {
     pub(crate) single_id: bool,
     /// A piped core_pattern: RLIMIT_CORE 0 is not honoured there, 1 is.
     pub(crate) core_piped: bool,
+    pub(crate) calls: SystemCalls,
     /// The server's own namespaces, which the place's must differ from.
     pub(crate) foreign: Vec<u64>,
 }
@@ -47,11 +58,12 @@ pub(crate) struct Blueprint {
 impl Blueprint {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut text = format!(
-            "{} {} {} {}",
+            "{} {} {} {} {}",
             self.disk_bytes,
             self.disk_inodes,
             u8::from(self.single_id),
-            u8::from(self.core_piped)
+            u8::from(self.core_piped),
+            u8::from(self.calls == SystemCalls::Least)
         );
         for inode in &self.foreign {
             // Writing to a String cannot fail.
@@ -63,7 +75,7 @@ impl Blueprint {
     pub(crate) fn decode(packet: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(packet).ok()?;
         let numbers = text.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>().ok()?;
-        let [disk_bytes, disk_inodes, single_id, core_piped, foreign @ ..] = numbers.as_slice() else {
+        let [disk_bytes, disk_inodes, single_id, core_piped, least, foreign @ ..] = numbers.as_slice() else {
             return None;
         };
         Some(Self {
@@ -71,6 +83,7 @@ impl Blueprint {
             disk_inodes: *disk_inodes,
             single_id: *single_id != 0,
             core_piped: *core_piped != 0,
+            calls: if *least == 0 { SystemCalls::Ordinary } else { SystemCalls::Least },
             foreign: foreign.to_vec(),
         })
     }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hood_core::limits::Limits;
-use hood_core::plan::{ExecutorClass, Isolation};
+use hood_core::plan::{ExecutorClass, Isolation, SystemCalls};
 
 use super::lock::Lock;
 use reader::Reader;
@@ -43,7 +43,7 @@ impl Base {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::HostPython, Self::Imported].into_iter().find(|base| base.as_str() == text)
+        [Self::HostPython, Self::Locked, Self::Imported].into_iter().find(|base| base.as_str() == text)
     }
 
     /// Whether the same declaration gives the same image on another machine.
@@ -80,6 +80,7 @@ pub struct Declaration {
     pub security: Option<String>,
     pub base: Base,
     pub isolation: Isolation,
+    pub system_calls: SystemCalls,
     /// For `host-python`, a name to look for on PATH, or an absolute path; for `locked`, the Debian
     /// package whose version is the environment's.
     pub interpreter: String,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hood_core::limits::Limits;
-use hood_core::plan::{ExecutorClass, Isolation};
+use hood_core::plan::{ExecutorClass, Isolation, SystemCalls};
 use serde::{Deserialize, Serialize};
 
 use super::declaration::{Base, DESCRIPTION_BYTES_MAX, Declaration, Packages, is_name};
@@ -74,6 +74,7 @@ impl Imported {
             ),
             base: Base::Imported,
             isolation: Isolation::Namespace,
+            system_calls: SystemCalls::Ordinary,
             interpreter: self.source_digest.clone(),
             packages: Packages::default(),
             lock: None,

@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
+use hood_core::plan::SystemCalls;
 use rustix::fs::FlockOperation;
 
 use super::compile::Workshop;
@@ -177,6 +178,11 @@ impl Library {
     /// Whether [`Library::ensure`] has the image at hand, without building or reading it.
     pub fn is_ready(&self, name: &str) -> bool {
         self.declaration(name).is_ok_and(|declaration| self.checked(&declaration).is_some())
+    }
+
+    /// Which system calls an environment's programs may make. The least, where nobody knows it.
+    pub fn system_calls(&self, name: &str) -> SystemCalls {
+        self.declaration(name).map_or(SystemCalls::Least, |declaration| declaration.system_calls)
     }
 
     /// What is known without work. An environment that nobody declared is not built.

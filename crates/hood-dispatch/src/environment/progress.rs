@@ -20,6 +20,16 @@ pub enum Stage {
 }
 
 impl Stage {
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Looking,
+        Self::Copying,
+        Self::Downloading,
+        Self::Unpacking,
+        Self::Compiling,
+        Self::Checking,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting for another build",

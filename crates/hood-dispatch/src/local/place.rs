@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hood_core::limits::Limit;
-use hood_core::plan::Layer;
+use hood_core::plan::{self, Layer};
 use hood_core::{Limits, Observation};
-use hood_sandbox::{GroupLimits, OomWatch, PlaceSpec};
+use hood_sandbox::{GroupLimits, OomWatch, PlaceSpec, SystemCalls};
 use hood_wire::agent::{AgentFrame, HostFrame};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -106,17 +106,16 @@ struct Obtained {
 async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> {
     let Job { order, root } = job;
     if let Some(image) = root {
-        let limits = order.assignment.limits;
-        let spec = PlaceSpec { image, disk_bytes: limits.disk_bytes, disk_inodes: limits.disk_inodes };
+        let spec = spec(image, SystemCalls::Ordinary, &order.assignment.limits);
         let body = make(&inner, spec).await?;
         return bound(body, String::new(), order);
     }
     let name = order.assignment.environment.clone();
     let library = Arc::clone(&inner.library);
     let wanted = name.clone();
-    let (image, built) = blocking(move || {
+    let (image, built, declared) = blocking(move || {
         let known = library.is_ready(&wanted);
-        (library.ensure(&wanted, &|_| ()), !known)
+        (library.ensure(&wanted, &|_| ()), !known, library.system_calls(&wanted))
     })
     .await?;
     let image = image.map_err(|error| DispatchError::Environment { name, reason: error.reason() })?;
@@ -124,9 +123,7 @@ async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> 
         let inner = Arc::clone(&inner);
         blocking(move || inner.refresh(false)).await?;
     }
-    let limits = order.assignment.limits;
-    let spec =
-        PlaceSpec { image: image.root, disk_bytes: limits.disk_bytes, disk_inodes: limits.disk_inodes };
+    let spec = spec(image.root, calls(declared), &order.assignment.limits);
     let ready = inner.stock.take(&spec);
     let body = match ready {
         Some(body) => body,
@@ -134,6 +131,17 @@ async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> 
     };
     refill(&inner);
     bound(body, image.digest, order)
+}
+
+fn spec(image: PathBuf, calls: SystemCalls, limits: &Limits) -> PlaceSpec {
+    PlaceSpec { image, disk_bytes: limits.disk_bytes, disk_inodes: limits.disk_inodes, calls }
+}
+
+const fn calls(declared: plan::SystemCalls) -> SystemCalls {
+    match declared {
+        plan::SystemCalls::Ordinary => SystemCalls::Ordinary,
+        plan::SystemCalls::Least => SystemCalls::Least,
+    }
 }
 
 fn bound(body: Body, digest: String, order: Order) -> Result<Obtained, DispatchError> {

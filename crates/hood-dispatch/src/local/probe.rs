@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hood_core::Timestamp;
 use hood_core::limits::Limits;
 use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Layer, Offer, PlaceKind};
-use hood_sandbox::{Launcher, PlaceSpec};
+use hood_sandbox::{Launcher, PlaceSpec, SystemCalls};
 
 use super::place::chain;
 use super::{LOCAL, LocalConfig};
@@ -56,7 +56,12 @@ fn probe(launcher: &Launcher, config: &LocalConfig) -> Result<Vec<hood_sandbox::
     let image =
         empty_image(&config.state_dir).map_err(|error| format!("cannot make the probe's image: {error}"))?;
     let limits = Limits::DEFAULT;
-    let spec = PlaceSpec { image, disk_bytes: limits.disk_bytes, disk_inodes: limits.disk_inodes };
+    let spec = PlaceSpec {
+        image,
+        disk_bytes: limits.disk_bytes,
+        disk_inodes: limits.disk_inodes,
+        calls: SystemCalls::Ordinary,
+    };
     let place = launcher.prepare(&spec).map_err(|error| chain(&error))?;
     let layers = place.layers().to_vec();
     place.destroy().map_err(|error| chain(&error))?;
@@ -103,6 +108,7 @@ fn entry(library: &Library, declaration: &crate::environment::Declaration) -> En
             name: declaration.name.clone(),
             allowed_classes: declaration.allowed_classes.clone(),
             isolation: declaration.isolation,
+            system_calls: declaration.system_calls,
         },
         description: declaration.description.clone(),
         security: declaration.security.clone(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hood_core::outcome::{Stream, WaitStatus};
-use hood_core::plan::{Demand, EnvironmentFacts, ExecutorClass, Isolation, PolicyMode, plan};
+use hood_core::plan::{Demand, EnvironmentFacts, ExecutorClass, Isolation, PolicyMode, SystemCalls, plan};
 use hood_core::program::{BASE_ENV, WORK_DIR};
 use hood_core::{EvaluationId, Limits, Observation, Program, Timestamp};
 use tokio::sync::oneshot;
@@ -50,6 +50,7 @@ impl Bench {
             name: "of a build".to_owned(),
             allowed_classes: vec![ExecutorClass::Cpu],
             isolation: Isolation::Namespace,
+            system_calls: SystemCalls::Ordinary,
         };
         let demand = Demand { limits: LIMITS, class: ExecutorClass::Cpu };
         // No stranger's program runs here, so that what such a program would be refused for may lack.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hood_core::Timestamp;
-use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer};
+use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, SystemCalls};
 use hood_wire::dispatch as wire;
 
 use super::convert::{kind, limits_from_wire, limits_to_wire};
@@ -64,6 +64,7 @@ fn environment_to_wire(entry: &EnvironmentEntry) -> wire::Environment {
         security: entry.security.clone(),
         base: entry.base.as_str().to_owned(),
         isolation: entry.facts.isolation.as_str().to_owned(),
+        system_calls: entry.facts.system_calls.as_str().to_owned(),
         progress: match &entry.status {
             EnvironmentStatus::Building(progress) => Some(progress_to_wire(progress)),
             _ => None,
@@ -134,8 +135,7 @@ fn progress_to_wire(progress: &Progress) -> wire::Progress {
 
 /// A stage that is not known here is one in which nobody can say how much there is to do.
 fn progress_from_wire(said: Option<&wire::Progress>) -> Progress {
-    const STAGES: [Stage; 4] = [Stage::Waiting, Stage::Looking, Stage::Copying, Stage::Checking];
-    let stage = said.and_then(|said| STAGES.into_iter().find(|stage| stage.as_str() == said.stage));
+    let stage = said.and_then(|said| Stage::ALL.into_iter().find(|stage| stage.as_str() == said.stage));
     let nothing =
         Progress { stage: Stage::Looking, files_done: 0, files_total: 0, bytes_done: 0, bytes_total: 0 };
     let Some((said, stage)) = said.zip(stage) else { return nothing };
@@ -148,7 +148,7 @@ fn progress_from_wire(said: Option<&wire::Progress>) -> Progress {
     }
 }
 
-/// `None` for one whose base or isolation is not known here: it could be taken for less than it is.
+/// `None` for one whose base, isolation or system calls are not known here: it could be taken for less than it is.
 fn environment_from_wire(said: &wire::Environment) -> Option<EnvironmentEntry> {
     let classes = said.allowed_classes.iter().filter_map(|class| ExecutorClass::parse(class));
     let status = match said.state {
@@ -170,6 +170,7 @@ fn environment_from_wire(said: &wire::Environment) -> Option<EnvironmentEntry> {
             name: said.name.clone(),
             allowed_classes: classes.collect(),
             isolation: Isolation::parse(&said.isolation)?,
+            system_calls: SystemCalls::parse(&said.system_calls)?,
         },
         description: said.description.clone(),
         security: said.security.clone(),
@@ -236,3 +237,6 @@ const fn rank(status: &EnvironmentStatus) -> u8 {
         EnvironmentStatus::Ready { .. } => 3,
     }
 }
+
+#[cfg(test)]
+mod tests;

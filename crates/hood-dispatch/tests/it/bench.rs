@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hood_core::outcome::{Stream, judge};
-use hood_core::plan::{Demand, ExecutorClass, PolicyMode, plan};
+use hood_core::plan::{Demand, ExecutorClass, PolicyMode, SystemCalls, plan};
 use hood_core::program::Source;
 use hood_core::{EvaluationId, Limits, Observation, Timestamp, Verdict};
 use hood_dispatch::environment::{self, Library};
@@ -43,7 +43,22 @@ pub(crate) struct Heard {
 
 impl Bench {
     pub(crate) async fn new(stock: u32) -> Self {
-        let (local, state) = start(stock);
+        Self::of(start(stock, library()))
+    }
+
+    /// Places whose `minimal` is declared with these.
+    pub(crate) async fn with_calls(calls: SystemCalls) -> Self {
+        let mut declarations = environment::builtin().expect("sound");
+        declarations[0].system_calls = calls;
+        let images = Library::open(&images(), declarations).expect("opens");
+        let images = Arc::new(images);
+        let first = Arc::clone(&images);
+        let built = tokio::task::spawn_blocking(move || first.ensure("minimal", &|_| ())).await;
+        built.expect("runs").expect("builds");
+        Self::of(start(0, images))
+    }
+
+    fn of((local, state): (Local, tempfile::TempDir)) -> Self {
         let dispatch: Arc<dyn Dispatch> = Arc::new(local.clone());
         let another = Arc::clone(&dispatch);
         let another: Another = Box::new(move || std::future::ready(Arc::clone(&another)).boxed());
@@ -52,7 +67,7 @@ impl Bench {
 
     /// The same places behind whatever `way` makes of them.
     pub(crate) async fn behind(way: impl FnOnce(Local) -> Another) -> Self {
-        let (local, state) = start(0);
+        let (local, state) = start(0, library());
         let another = way(local.clone());
         let dispatch = another().await;
         Self { local, dispatch, another, limits: Limits::DEFAULT, may_repeat: true, state }
@@ -91,7 +106,7 @@ impl Bench {
     }
 }
 
-fn start(stock: u32) -> (Local, tempfile::TempDir) {
+fn start(stock: u32, images: Arc<Library>) -> (Local, tempfile::TempDir) {
     let state = tempfile::tempdir().expect("a temporary directory");
     let config = LocalConfig {
         state_dir: state.path().join("sandbox"),
@@ -101,7 +116,7 @@ fn start(stock: u32) -> (Local, tempfile::TempDir) {
         stock,
         memory_bytes_max: 8 << 30,
     };
-    let (local, buried) = Local::start(config, library()).expect("starts");
+    let (local, buried) = Local::start(config, images).expect("starts");
     assert!(buried.is_empty());
     (local, state)
 }
@@ -127,13 +142,16 @@ pub(crate) fn order(catalogue: &Catalogue, n: u8, code: &str) -> Order {
     }
 }
 
+fn images() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("fumehood-test-images-{}", rustix::process::geteuid().as_raw()))
+}
+
 /// Images never change, so every test of this process may have the same library.
 fn library() -> Arc<Library> {
     static LIBRARY: OnceLock<Arc<Library>> = OnceLock::new();
     let open = || {
-        let name = format!("fumehood-test-images-{}", rustix::process::geteuid().as_raw());
         let declarations = environment::builtin().expect("sound");
-        let library = Library::open(&std::env::temp_dir().join(name), declarations).expect("opens");
+        let library = Library::open(&images(), declarations).expect("opens");
         library.ensure("minimal", &|_| ()).expect("builds");
         Arc::new(library)
     };

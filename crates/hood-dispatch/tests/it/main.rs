@@ -4,6 +4,7 @@
 mod bench;
 mod conformance;
 mod environment;
+mod least;
 mod local;
 mod remote;
 mod wire;

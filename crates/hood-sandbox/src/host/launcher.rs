@@ -19,7 +19,7 @@ use super::place::{Place, Remains};
 use super::record::Record;
 use crate::cgroup::{Groups, Layout};
 use crate::packets;
-use crate::protocol::{NAMESPACES, Order, decode_answer};
+use crate::protocol::{NAMESPACES, Order, SystemCalls, decode_answer};
 use crate::sys;
 
 /// How long the launcher may take to answer: a clone is milliseconds even on a loaded machine.
@@ -45,6 +45,8 @@ pub struct PlaceSpec {
     pub disk_bytes: u64,
     /// Files and directories in it.
     pub disk_inodes: u64,
+    /// Which system calls its program may make.
+    pub calls: SystemCalls,
 }
 
 /// Makes places. Cheap to clone; may be used from several threads at once.

@@ -276,6 +276,7 @@ pub(super) fn build(
         disk_inodes: spec.disk_inodes,
         single_id: shared.ids.is_single(),
         core_piped: shared.core_piped,
+        calls: spec.calls,
         foreign: shared.foreign.clone(),
     };
     let silent = |_| Error::Silent("handing over the blueprint");

@@ -25,6 +25,8 @@ pub(super) enum Condition {
     NotIn(u8, &'static [u32]),
     /// No bit of the mask is set in the low word.
     Without(u8, u32),
+    /// Some bit of the mask is set in the low word.
+    With(u8, u32),
     /// A null pointer.
     Null(u8),
 }
@@ -166,6 +168,9 @@ fn test(condition: Condition, rest: usize) -> Vec<Instruction> {
         Condition::Without(argument, mask) => {
             vec![plain(LOAD, low_word(argument)), branch(IF_ANY_BIT, mask, skip(0), 0)]
         }
+        Condition::With(argument, mask) => {
+            vec![plain(LOAD, low_word(argument)), branch(IF_ANY_BIT, mask, 0, skip(0))]
+        }
         Condition::Null(argument) => vec![
             plain(LOAD, low_word(argument)),
             branch(IF_EQUAL, 0, 0, skip(2)),
@@ -220,6 +225,7 @@ mod tests {
             (41, SOCKET),
             (302, LIMIT),
             (56, CLONE),
+            (57, Verdict::Unless(&[&[Condition::With(0, 0x100)]], 1)),
             (0, Verdict::Allow),
             (1, Verdict::Allow),
             (5, Verdict::Errno(1)),
@@ -258,5 +264,7 @@ mod tests {
         assert_eq!(ask(302, [0, 7, 8, 0, 0, 0]), allow);
         assert_eq!(ask(56, [0x11, 0, 0, 0, 0, 0]), EPERM);
         assert_eq!(ask(56, [0x01, 0, 0, 0, 0, 0]), allow);
+        assert_eq!(ask(57, [0x101, 0, 0, 0, 0, 0]), allow);
+        assert_eq!(ask(57, [0x0ff, 0, 0, 0, 0, 0]), EPERM);
     }
 }

@@ -6,6 +6,7 @@
 
 mod agent_list;
 mod filter_list;
+mod least_list;
 mod program_list;
 mod recluse_list;
 
@@ -13,12 +14,26 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::bpf::{self, Verdict};
+use crate::protocol::SystemCalls;
 use crate::sys::{self, Instruction};
 
 /// The program's filter. A foreign architecture asks the listener, which is the agent: it records
 /// the call and kills, so that nobody has to guess from a SIGSYS who raised it.
-pub(super) fn for_program() -> Vec<Instruction> {
-    bpf::compile(&program_list::rules(), Verdict::Errno(libc::ENOSYS as u16), Verdict::Notify)
+pub(super) fn for_program(calls: SystemCalls) -> Vec<Instruction> {
+    let mut rules = program_list::rules();
+    if calls == SystemCalls::Least {
+        // One filter more follows, which refuses this.
+        rules.retain(|(number, _)| *number != libc::SYS_seccomp);
+        rules.push((libc::SYS_seccomp, Verdict::Allow));
+    }
+    bpf::compile(&rules, Verdict::Errno(libc::ENOSYS as u16), Verdict::Notify)
+}
+
+/// On top of the program's filter, which goes on counting, where only the least is allowed. It comes
+/// second because the first one's listener has to be sent to the agent, and nothing is sent under this.
+pub(super) fn on_top(calls: SystemCalls) -> Option<Vec<Instruction>> {
+    let least = || bpf::compile(&least_list::rules(), Verdict::Errno(libc::ENOSYS as u16), Verdict::Allow);
+    (calls == SystemCalls::Least).then(least)
 }
 
 /// The agent's filter. It never needs more than this list, so anything else is an attack.

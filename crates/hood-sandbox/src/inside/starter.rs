@@ -58,6 +58,12 @@ impl<T, E: Into<io::Error>> Tell<T> for Result<T, E> {
     }
 }
 
+/// Compiled before the program's time begins.
+struct Filters {
+    first: Vec<Instruction>,
+    on_top: Option<Vec<Instruction>>,
+}
+
 /// Runs in the forked child and never returns: it becomes the program or ends.
 pub(super) fn run(ends: Ends, setup: OwnedFd, blueprint: &Blueprint) -> ! {
     let mut command = File::from(ends.command);
@@ -95,13 +101,14 @@ fn serve(
     }
     privilege::keep(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP)
         .tell(setting_up, "drop the starter's capabilities")?;
-    let filter = filters::for_program();
+    let filters =
+        Filters { first: filters::for_program(blueprint.calls), on_top: filters::on_top(blueprint.calls) };
     if !blueprint.single_id {
         command.write_all(&[0]).tell(setting_up, "say that it is ready")?;
     }
     let run = receive_inputs(&mut orders, blueprint)?;
     drop(orders);
-    become_program(command, &run, &filter, blueprint)
+    become_program(command, &run, &filters, blueprint)
 }
 
 /// Takes orders until it is told to go. Files are written with the program's ids and in its cgroup.
@@ -154,7 +161,7 @@ fn create(path: &[u8], executable: bool) -> io::Result<File> {
 fn become_program(
     command: &mut File,
     run: &Prepared,
-    filter: &[Instruction],
+    filters: &Filters,
     blueprint: &Blueprint,
 ) -> Result<(), Failed> {
     let setting_up = Outcome::Setup;
@@ -172,10 +179,13 @@ fn become_program(
     let paths = candidates(run);
     landlock::confine().tell(setting_up, "install the Landlock rules")?;
     let listener =
-        sys::install_filter_with_listener(filter).tell(setting_up, "install the seccomp filter")?;
+        sys::install_filter_with_listener(&filters.first).tell(setting_up, "install the seccomp filter")?;
     // The listener goes to the agent with the announcement; this process's copy ends at exec.
     packets::send(&*command, &[ABOUT_TO_EXECUTE], &[listener.as_fd()])
         .tell(setting_up, "announce the program")?;
+    if let Some(filter) = &filters.on_top {
+        sys::install_filter(filter).tell(setting_up, "install the least filter")?;
+    }
     let error = execute(&paths, run);
     Err(error).tell(Outcome::Exec, run.argv.first().map(|name| name.as_bytes()).unwrap_or_default())
 }

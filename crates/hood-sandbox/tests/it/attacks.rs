@@ -1,8 +1,9 @@
 //! What a program tries against the agent, the host and the filter.
 
+use hood_sandbox::SystemCalls;
 use hood_wire::agent::{Exit, ForeignCall, KillCause};
 
-use crate::harness::{Lab, has_groups, job, run};
+use crate::harness::{Job, Lab, has_groups, job, run};
 
 #[test]
 fn the_agent_is_out_of_reach() {
@@ -38,6 +39,12 @@ fn namespaces_cannot_be_made() {
 #[test]
 fn dangerous_system_calls_are_refused() {
     run(&job(&["system-calls"])).assert_held();
+}
+
+#[test]
+fn the_least_list_lets_nothing_else_through() {
+    let least = Job { calls: SystemCalls::Least, ..job(&["least-calls"]) };
+    run(&least).assert_held();
 }
 
 #[test]
@@ -107,8 +114,13 @@ fn the_kernel_counts_little_for_a_place() {
 #[cfg(target_arch = "x86_64")]
 fn a_foreign_architecture_kills_and_is_recorded() {
     let lab = Lab::new();
-    for (how, arch, number) in [("x32", 0xc000_003e, 0x4000_0027), ("i386", 0x4000_0003, 20)] {
-        let done = lab.run(&job(&["foreign", how]));
+    let entries = [("x32", 0xc000_003e, 0x4000_0027), ("i386", 0x4000_0003, 20)];
+    // The filter on top of the ordinary one changes nothing about who is told.
+    let lists = [SystemCalls::Ordinary, SystemCalls::Least];
+    for ((how, arch, number), calls) in
+        entries.into_iter().flat_map(|entry| lists.map(|calls| (entry, calls)))
+    {
+        let done = lab.run(&Job { calls, ..job(&["foreign", how]) });
         let ending = done.ending();
         assert_eq!((ending.exit, ending.cause), (Exit::Signal(9), Some(KillCause::ForeignCall)), "{how}");
         assert_eq!(ending.foreign_call, Some(ForeignCall { arch, number }));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hood_sandbox::bury_leftovers;
+use hood_sandbox::{SystemCalls, bury_leftovers};
 
 use crate::harness::{Lab, Session, eventually, image, job, start};
 
@@ -97,10 +97,19 @@ fn a_reused_pid_is_spared() {
 #[test]
 fn a_place_that_cannot_be_made_leaves_nothing() {
     let lab = Lab::new();
-    let spec =
-        hood_sandbox::PlaceSpec { image: lab.state.join("missing"), disk_bytes: 1 << 20, disk_inodes: 100 };
+    let spec = hood_sandbox::PlaceSpec {
+        image: lab.state.join("missing"),
+        disk_bytes: 1 << 20,
+        disk_inodes: 100,
+        calls: SystemCalls::Ordinary,
+    };
     assert!(matches!(lab.launcher.prepare(&spec), Err(hood_sandbox::Error::Image { .. })));
-    let file = hood_sandbox::PlaceSpec { image: lab.image.clone(), disk_bytes: 1 << 20, disk_inodes: 1 };
+    let file = hood_sandbox::PlaceSpec {
+        image: lab.image.clone(),
+        disk_bytes: 1 << 20,
+        disk_inodes: 1,
+        calls: SystemCalls::Ordinary,
+    };
     // Too few inodes even for nothing is not an error; an image that is no directory is.
     lab.launcher.prepare(&file).unwrap().destroy().unwrap();
     let spec = hood_sandbox::PlaceSpec { image: lab.image.join("bin/adversary"), ..file };

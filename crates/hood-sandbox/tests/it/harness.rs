@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use hood_sandbox::{GroupLimits, Launcher, LauncherConfig, Place, PlaceSpec, Sample};
+use hood_sandbox::{GroupLimits, Launcher, LauncherConfig, Place, PlaceSpec, Sample, SystemCalls};
 use hood_wire::agent::{
     AgentFrame, Assignment, Conversation, EarlyEnd, Ending, Exit, FrameReader, HostFrame, OnOutputLimit,
     Stream, encode,
@@ -188,6 +188,7 @@ pub(crate) struct Job {
     pub(crate) limits: GroupLimits,
     pub(crate) disk_bytes: u64,
     pub(crate) disk_inodes: u64,
+    pub(crate) calls: SystemCalls,
 }
 
 pub(crate) fn job(arguments: &[&str]) -> Job {
@@ -217,6 +218,7 @@ pub(crate) fn job(arguments: &[&str]) -> Job {
         },
         disk_bytes: 16 * MIB,
         disk_inodes: 1024,
+        calls: SystemCalls::Ordinary,
     }
 }
 
@@ -264,8 +266,12 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(launcher: &Launcher, image: &Path, job: &Job) -> Self {
-        let spec =
-            PlaceSpec { image: image.to_owned(), disk_bytes: job.disk_bytes, disk_inodes: job.disk_inodes };
+        let spec = PlaceSpec {
+            image: image.to_owned(),
+            disk_bytes: job.disk_bytes,
+            disk_inodes: job.disk_inodes,
+            calls: job.calls,
+        };
         let mut place = launcher
             .prepare(&spec)
             .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));

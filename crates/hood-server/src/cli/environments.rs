@@ -214,6 +214,7 @@ fn describe(environment: &Environment) -> String {
     let anywhere = if environment.portable { "the same on every machine" } else { "of this machine only" };
     line("base", &format!("{} ({anywhere})", environment.base));
     line("isolation", &environment.isolation);
+    line("calls", &environment.system_calls);
     for (name, value) in [
         ("error", &environment.error),
         ("digest", &environment.digest),

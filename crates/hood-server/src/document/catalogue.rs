@@ -2,7 +2,9 @@
 //! that validation and planning know.
 
 use hood_core::Timestamp;
-use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind};
+use hood_core::plan::{
+    Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind, SystemCalls,
+};
 use hood_wire::api;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +104,7 @@ pub fn environment_facts(environment: &api::Environment) -> EnvironmentFacts {
             .collect(),
         // One that is not known here is never taken for less than it is.
         isolation: Isolation::parse(&environment.isolation).unwrap_or(Isolation::Gvisor),
+        system_calls: SystemCalls::parse(&environment.system_calls).unwrap_or(SystemCalls::Least),
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Env
         size_bytes,
         base: entry.base.as_str().to_owned(),
         isolation: entry.facts.isolation.as_str().to_owned(),
+        system_calls: entry.facts.system_calls.as_str().to_owned(),
         portable: entry.base.is_portable(),
         interpreter,
         packages: entry

@@ -24,6 +24,9 @@ pub struct Environment {
     /// The isolation that it asks for: `namespace` or `gvisor`.
     #[serde(default = "namespace")]
     pub isolation: String,
+    /// Which system calls its programs may make: `ordinary` or `least`.
+    #[serde(default = "ordinary")]
+    pub system_calls: String,
     /// Whether the image can be had on another machine with the same digest.
     #[serde(default)]
     pub portable: bool,
@@ -67,6 +70,10 @@ pub struct ForeignImage {
 pub struct Variable {
     pub name: String,
     pub value: String,
+}
+
+fn ordinary() -> String {
+    "ordinary".to_owned()
 }
 
 fn namespace() -> String {

@@ -53,6 +53,10 @@ pub struct Environment {
     pub base: String,
     /// The isolation that it asks for: `namespace` or `gvisor`.
     pub isolation: String,
+    /// Which system calls its programs may make: `ordinary` or `least`. An older dispatcher knows no
+    /// others than ordinary ones, and says nothing.
+    #[serde(default = "ordinary")]
+    pub system_calls: String,
     pub allowed_classes: Vec<String>,
     #[serde(default)]
     pub packages: Vec<Package>,
@@ -74,6 +78,10 @@ pub struct Environment {
     /// Why the build failed, where it did.
     #[serde(default)]
     pub error: Option<String>,
+}
+
+fn ordinary() -> String {
+    "ordinary".to_owned()
 }
 
 /// An image that came from elsewhere, in its maker's words.

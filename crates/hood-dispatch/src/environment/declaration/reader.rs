@@ -5,19 +5,20 @@ mod packages;
 use std::ops::Range;
 
 use hood_core::limits::{Limit, LimitError, Limits, LimitsRequest};
-use hood_core::plan::{ExecutorClass, Isolation};
+use hood_core::plan::{ExecutorClass, Isolation, SystemCalls};
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, NAME_BYTES_MAX, Problem, is_name,
 };
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "name",
     "description",
     "security",
     "base",
     "isolation",
+    "system_calls",
     "interpreter",
     "packages",
     "links",
@@ -70,6 +71,7 @@ impl Reader<'_> {
         let security = table.get("security").and_then(|_| self.line(&table, "security"));
         let base = self.base(&table);
         let isolation = self.isolation(&table);
+        let system_calls = self.system_calls(&table);
         let interpreter = self.interpreter(&table);
         let packages = self.packages(&table, base);
         let classes = self.classes(&table);
@@ -81,6 +83,7 @@ impl Reader<'_> {
             security,
             base: base?,
             isolation,
+            system_calls,
             interpreter: interpreter?,
             packages,
             lock: None,
@@ -147,6 +150,19 @@ impl Reader<'_> {
             let known = Isolation::ALL.map(Isolation::as_str).join(", ");
             self.problem(at, KEY, format!("`{text}` is no isolation; known are {known}"));
             Isolation::default()
+        })
+    }
+
+    fn system_calls(&mut self, table: &Table<'_, '_>) -> SystemCalls {
+        const KEY: &str = "system_calls";
+        if table.get(KEY).is_none() {
+            return SystemCalls::default();
+        }
+        let Some((at, text)) = self.string(table, KEY) else { return SystemCalls::default() };
+        SystemCalls::parse(text).unwrap_or_else(|| {
+            let known = SystemCalls::ALL.map(SystemCalls::as_str).join(", ");
+            self.problem(at, KEY, format!("`{text}` is no list of system calls; known are {known}"));
+            SystemCalls::default()
         })
     }
 

@@ -1,7 +1,7 @@
 //! Black box: what a declaration may say, and what is said of one that says something else.
 
 use hood_core::limits::Limits;
-use hood_core::plan::ExecutorClass;
+use hood_core::plan::{ExecutorClass, Isolation, SystemCalls};
 use hood_dispatch::environment::{
     Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, NAME_BYTES_MAX, builtin,
 };
@@ -38,6 +38,26 @@ fn what_is_declared_is_taken_and_what_is_not_is_ours() {
     assert_eq!(declaration.maximum_limits.processes, Limits::MAXIMUM.processes);
     // Not written down, so it follows the lowered maximum.
     assert_eq!(declaration.default_limits.memory_bytes, 256 << 20);
+}
+
+#[test]
+fn the_environment_for_attackers_asks_for_gvisor_and_the_least_calls() {
+    let declarations = builtin().expect("ours are right");
+    let of = |name: &str| declarations.iter().find(|one| one.name == name).expect("declared");
+    assert_eq!(
+        (of("sandbox").isolation, of("sandbox").system_calls),
+        (Isolation::Gvisor, SystemCalls::Least)
+    );
+    assert_eq!(
+        (of("data").isolation, of("data").system_calls),
+        (Isolation::Namespace, SystemCalls::Ordinary)
+    );
+    let odd = GOOD.replace("packages", "system_calls = \"few\"\npackages");
+    let error = Declaration::parse(&odd, "environments/small.toml").expect_err("is wrong").to_string();
+    assert!(
+        error.contains("system_calls: `few` is no list of system calls; known are ordinary, least"),
+        "{error}"
+    );
 }
 
 #[test]

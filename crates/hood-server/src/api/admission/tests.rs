@@ -19,6 +19,7 @@ fn environment(name: &str) -> api::Environment {
         size_bytes: None,
         base: "host-python".to_owned(),
         isolation: "namespace".to_owned(),
+        system_calls: "ordinary".to_owned(),
         portable: false,
         security: None,
         progress: None,

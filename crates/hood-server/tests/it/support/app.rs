@@ -194,6 +194,7 @@ pub(crate) fn environment(name: &str) -> Environment {
         size_bytes: Some(1),
         base: "host-python".to_owned(),
         isolation: "namespace".to_owned(),
+        system_calls: "ordinary".to_owned(),
         portable: false,
         security: None,
         progress: None,
