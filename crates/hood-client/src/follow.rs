@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hood_wire::api::Event;
+use hood_wire::api::{Building, Event};
 use reqwest::{Response, StatusCode};
 
 use crate::Error;
@@ -116,6 +116,14 @@ impl OutputStream {
     }
 }
 
+/// What comes over a stream of events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    Event(Box<Event>),
+    /// How far the build is that the evaluation waits for: news, of which some may be missed.
+    Building(Building),
+}
+
 /// The events of one evaluation, in order, none twice and none left out, up to the terminal one.
 #[derive(Debug)]
 pub struct EventStream {
@@ -123,7 +131,7 @@ pub struct EventStream {
     id: String,
     last: u64,
     parser: Parser,
-    ready: std::collections::VecDeque<Event>,
+    ready: std::collections::VecDeque<Heard>,
     ended: bool,
 }
 
@@ -142,9 +150,20 @@ impl EventStream {
     /// The next event; `None` after the terminal one. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                self.ended |= event.state.is_terminal();
-                return Ok(Some(event));
+            match self.hear().await? {
+                Some(Heard::Event(event)) => return Ok(Some(*event)),
+                Some(Heard::Building(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// As [`EventStream::next`], with news of what the evaluation waits for between the events.
+    pub async fn hear(&mut self) -> Result<Option<Heard>, Error> {
+        loop {
+            if let Some(heard) = self.ready.pop_front() {
+                self.ended |= matches!(&heard, Heard::Event(event) if event.state.is_terminal());
+                return Ok(Some(heard));
             }
             if self.ended {
                 return Ok(None);
@@ -187,9 +206,18 @@ impl EventStream {
     }
 
     fn take(&mut self, messages: Vec<Message>) -> Result<(), Error> {
+        let odd = |source| Error::Document { what: "an event".to_owned(), source };
         for message in messages {
-            let event: Event = serde_json::from_str(&message.data)
-                .map_err(|source| Error::Document { what: "an event".to_owned(), source })?;
+            if message.event == Building::EVENT {
+                let news = serde_json::from_str(&message.data).map_err(odd)?;
+                self.ready.push_back(Heard::Building(news));
+                continue;
+            }
+            // News of another kind, of a newer server.
+            if !message.has_id {
+                continue;
+            }
+            let event: Event = serde_json::from_str(&message.data).map_err(odd)?;
             if event.number <= self.last {
                 continue;
             }
@@ -198,7 +226,7 @@ impl EventStream {
                 return Err(Error::Protocol(format!("event {number} came after event {last}")));
             }
             self.last = event.number;
-            self.ready.push_back(event);
+            self.ready.push_back(Heard::Event(Box::new(event)));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ mod token;
 
 pub use client::{Client, ClientBuilder, Submitted};
 pub use error::{Error, WrongAddress};
-pub use follow::{EventStream, OutputStream, Stream};
+pub use follow::{EventStream, Heard, OutputStream, Stream};
 pub use hood_wire::api;
 pub use query::{DeadQuery, ListQuery};
 pub use retry::{Pause, Retry};

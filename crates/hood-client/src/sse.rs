@@ -5,6 +5,10 @@ const BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Message {
+    /// What the server calls it; empty where it does not.
+    pub(crate) event: String,
+    /// Whether it has a number to go on from.
+    pub(crate) has_id: bool,
     pub(crate) data: String,
 }
 
@@ -17,7 +21,7 @@ pub(crate) struct TooLong;
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     line: Vec<u8>,
-    data: String,
+    message: Message,
     has_data: bool,
     /// The last byte was a carriage return: a line feed right after it ends no second line.
     after_return: bool,
@@ -41,20 +45,26 @@ impl Parser {
     fn end_line(&mut self) -> Result<Option<Message>, TooLong> {
         let line = std::mem::take(&mut self.line);
         if line.is_empty() {
-            let data = std::mem::take(&mut self.data);
-            return Ok(std::mem::take(&mut self.has_data).then_some(Message { data }));
+            let message = std::mem::take(&mut self.message);
+            return Ok(std::mem::take(&mut self.has_data).then_some(message));
         }
         let line = String::from_utf8_lossy(&line);
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
-        if field == "data" {
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            if self.data.len() + value.len() >= BYTES_MAX {
-                return Err(TooLong);
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "data" => {
+                let data = &mut self.message.data;
+                if data.len() + value.len() >= BYTES_MAX {
+                    return Err(TooLong);
+                }
+                if std::mem::replace(&mut self.has_data, true) {
+                    data.push('\n');
+                }
+                data.push_str(value);
             }
-            if std::mem::replace(&mut self.has_data, true) {
-                self.data.push('\n');
-            }
-            self.data.push_str(value);
+            "event" => value.clone_into(&mut self.message.event),
+            "id" => self.message.has_id = true,
+            _ => {}
         }
         Ok(None)
     }

@@ -18,7 +18,7 @@ pub use dead::{
 };
 pub use delivery::{Delivery, DeliveryList, DeliveryState, WebhookData, WebhookMessage};
 pub use environment::{
-    BuildProgress, Environment, EnvironmentList, EnvironmentState, ForeignImage, Package, Variable,
+    BuildProgress, Building, Environment, EnvironmentList, EnvironmentState, ForeignImage, Package, Variable,
 };
 pub use evaluation::{
     AttemptSummary, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary, Limits, State,

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::task::Poll;
 
-use hood_client::{Error, Stream};
+use hood_client::{Error, Heard, Stream};
 
 use crate::fake::{Answer, Fake};
 
@@ -89,6 +89,24 @@ async fn events_are_taken_up_after_the_last_one_that_was_seen() {
     let last: Vec<_> = asked.iter().map(|asked| asked.header("last-event-id")).collect();
     assert_eq!(last, [None, Some("1"), Some("2")]);
     assert!(asked.iter().all(|asked| asked.header("accept") == Some("text/event-stream")));
+}
+
+#[tokio::test]
+async fn news_come_between_events_and_what_is_not_known_is_passed_over() {
+    const BUILDING: &str = "event: building\ndata: {\"environment\":\"data\",\"progress\":{\"stage\":\"copying\",\
+        \"percent\":7,\"files_done\":1,\"files_total\":0,\"bytes_done\":0,\"bytes_total\":0}}\n\n";
+    const LATER: &str = "event: of another year\ndata: {\"x\":1}\n\n";
+    let answers = || vec![Answer::Ends(vec![SUBMITTED, LEASED, BUILDING, LATER, FINISHED])];
+    let mut stream = Fake::new(answers()).await.client().follow_events("ev_1", 0);
+    let mut heard = Vec::new();
+    while let Some(one) = stream.hear().await.expect("whole") {
+        heard.push(match one {
+            Heard::Event(event) => event.number.to_string(),
+            Heard::Building(news) => format!("{} {:?}", news.environment, news.progress.percent),
+        });
+    }
+    assert_eq!(heard, ["1", "2", "data Some(7)", "3"]);
+    assert_eq!(numbers(&Fake::new(answers()).await).await.expect("whole"), [1, 2, 3]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Evaluations: submitted, looked at, listened to, cancelled, deleted.
 
+mod building;
 pub(crate) mod cancel;
 pub(crate) mod create;
 pub(crate) mod delete;

@@ -1,6 +1,6 @@
 //! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
 
-use hood_wire::api::{FieldError, Problem, WebhookMessage};
+use hood_wire::api::{Building, FieldError, Problem, WebhookMessage};
 use utoipa::OpenApi;
 use utoipa::openapi::path::Parameter;
 use utoipa::openapi::schema::{SchemaType, Type};
@@ -19,7 +19,7 @@ const KEY: &str = "key";
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         description = "Runs untrusted evaluations behind strong isolation and gives back results that can be trusted.\n\nErrors are RFC 9457 problems with a stable `code`; unknown fields and parameters are errors too. Times are RFC 3339, UTC; sizes are bytes; durations are milliseconds."
     ),
-    components(schemas(Problem, FieldError, WebhookMessage)),
+    components(schemas(Problem, FieldError, WebhookMessage, Building)),
     tags(
         (name = "evaluations", description = "Code to run, and what came of it."),
         (name = "batches", description = "Many evaluations accepted at once."),

@@ -1,8 +1,8 @@
 //! `fumehood events`: what happened to an evaluation, in order.
 
 use clap::Args as ClapArgs;
-use hood_client::Client;
-use hood_wire::api::{Event, EventList, EventType};
+use hood_client::{Client, Heard};
+use hood_wire::api::{Building, Event, EventList, EventType};
 
 use super::connect::{Connection, FOLLOWING, Need};
 use super::exit::Exit;
@@ -44,10 +44,22 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
 
 async fn follow(args: &Args, client: &Client) -> Result<Exit, Failure> {
     let mut events = client.follow_events(&args.id, 0);
-    while let Some(event) = events.next().await? {
-        match args.output {
-            Format::Json => output::json_line(&event)?,
-            Format::Text => output::text(&line(&event))?,
+    let mut told = String::new();
+    while let Some(heard) = events.hear().await? {
+        match (args.output, heard) {
+            (Format::Json, Heard::Event(event)) => output::json_line(&event)?,
+            (Format::Text, Heard::Event(event)) => output::text(&line(&event))?,
+            (Format::Text, Heard::Building(building)) => {
+                let text = news(&building);
+                // It may have gone on by less than can be said.
+                if text != told {
+                    output::text(&text)?;
+                }
+                told = text;
+                continue;
+            }
+            // What comes here is one kind of document; news are in `env inspect -o json`.
+            (Format::Json, Heard::Building(_)) => continue,
         };
     }
     Ok(Exit::DONE)
@@ -71,6 +83,13 @@ async fn print(args: &Args, client: &Client) -> Result<Exit, Failure> {
             output::text(&lines.join("\n"))
         }
     }
+}
+
+/// Without a number: it is no event.
+fn news(building: &Building) -> String {
+    let Building { environment, progress } = building;
+    let percent = progress.percent.map(|percent| format!(", {percent} %")).unwrap_or_default();
+    format!("     building `{}`: {}{percent}", Text::line(environment), Text::line(&progress.stage))
 }
 
 fn line(event: &Event) -> String {

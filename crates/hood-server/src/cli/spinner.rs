@@ -26,6 +26,14 @@ impl Spinner {
         bar.enable_steady_tick(TICK);
         Self { bar: Some(bar) }
     }
+
+    /// What it is about now.
+    pub(super) fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None => super::connect::warn(text),
+        }
+    }
 }
 
 impl Drop for Spinner {

@@ -95,6 +95,19 @@ pub struct BuildProgress {
     pub bytes_total: u64,
 }
 
+/// The build of an environment that an evaluation waits for: news of the moment, without a number,
+/// which is sent beside events and kept by nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Building {
+    pub environment: String,
+    pub progress: BuildProgress,
+}
+
+impl Building {
+    /// What such a message of an event stream is called.
+    pub const EVENT: &str = "building";
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EnvironmentState {

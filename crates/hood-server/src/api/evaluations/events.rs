@@ -10,6 +10,7 @@ use futures::Stream;
 use hood_core::{EvaluationId, Event, Tenant, Timestamp};
 use hood_wire::api::{self, EventList};
 
+use super::building::News;
 use super::parse_id;
 use crate::api::error::{ApiError, problems};
 use crate::api::guard::{Caller, StreamPermit};
@@ -32,7 +33,8 @@ const RECONNECT: std::time::Duration = std::time::Duration::from_secs(1);
 /// With `Accept: text/event-stream` they come as Server-Sent Events, each when it has been
 /// committed, and the stream ends after the terminal one. `id` is the event's number: who connects
 /// again with `Last-Event-ID` misses nothing and gets nothing twice; after the terminal event the
-/// answer is 204.
+/// answer is 204. While the evaluation waits for its environment to be built, the stream also says
+/// how far that is: `event: building`, its data a `Building`, without an `id`, since it is news and no event.
 #[utoipa::path(
     get, path = "/v1/evaluations/{id}/events", tag = "evaluations", operation_id = "list_events",
     params(
@@ -109,12 +111,13 @@ fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
 }
 
 async fn listen(watch: Watch, permit: StreamPermit, after: u64) -> Result<Response, ApiError> {
+    let mut state = hood_core::State::Queued;
     if after > 0 {
         // The event that the client has, and the one after it.
         let known = watch.events(after - 1).await?;
         match known.first() {
             Some(event) if is_last(event) => return Ok(StatusCode::NO_CONTENT.into_response()),
-            Some(_) => {}
+            Some(event) => state = event.kind.state(),
             None => {
                 return Err(ApiError::parameter("Last-Event-ID", "is beyond this evaluation's last event"));
             }
@@ -123,7 +126,16 @@ async fn listen(watch: Watch, permit: StreamPermit, after: u64) -> Result<Respon
     let first = look(&watch, after).await?;
     let keep_alive = watch.state().config().limits.stream.keep_alive;
     let opened = watch.state().now();
-    let listener = Listener { watch, pending: first, sent: after, done: false, opened, _permit: permit };
+    let listener = Listener {
+        watch,
+        pending: first,
+        sent: after,
+        state,
+        news: News::default(),
+        done: false,
+        opened,
+        _permit: permit,
+    };
     Ok(Sse::new(listener.into_stream()).keep_alive(KeepAlive::new().interval(keep_alive)).into_response())
 }
 
@@ -140,6 +152,9 @@ struct Listener {
     watch: Watch,
     pending: VecDeque<(Event, api::Event)>,
     sent: u64,
+    /// After the last event that was sent.
+    state: hood_core::State,
+    news: News,
     done: bool,
     opened: Timestamp,
     _permit: StreamPermit,
@@ -148,29 +163,35 @@ struct Listener {
 impl Listener {
     fn into_stream(self) -> impl Stream<Item = Result<SseEvent, Infallible>> {
         futures::stream::unfold(self, async |mut listener| {
-            let view = listener.next().await?;
-            Some((Ok(sse(&view)), listener))
+            let message = listener.next().await?;
+            Some((Ok(sse(&message)), listener))
         })
     }
 
-    /// The next event; `None` after the terminal one, and where the client had better connect
-    /// again: it goes on where it was.
-    async fn next(&mut self) -> Option<api::Event> {
+    /// The next event, or news of what it waits for; `None` after the terminal event, and where the
+    /// client had better connect again: it goes on where it was.
+    async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some((event, view)) = self.pending.pop_front() {
                 self.sent = event.number;
+                self.state = event.kind.state();
                 self.done = is_last(&event);
                 self.measure(&event);
-                return Some(view);
+                return Some(Message::Event(Box::new(view)));
             }
             if self.done {
                 return None;
             }
             match look(&self.watch, self.sent).await {
-                Ok(found) if found.is_empty() => match self.watch.changed().await {
-                    Woken::Look => {}
-                    Woken::Shutdown => return None,
-                },
+                Ok(found) if found.is_empty() => {
+                    if let Some(news) = self.news.look(&self.watch, self.state).await {
+                        return Some(Message::Building(news));
+                    }
+                    match self.watch.changed().await {
+                        Woken::Look => {}
+                        Woken::Shutdown => return None,
+                    }
+                }
                 Ok(found) => self.pending = found,
                 Err(error) => {
                     tracing::debug!(error.code = error.code.as_str(), "event stream ended early");
@@ -189,8 +210,24 @@ impl Listener {
     }
 }
 
-fn sse(view: &api::Event) -> SseEvent {
-    // An event is numbers and text: serialising it cannot fail, and JSON has no line end in it.
-    let data = serde_json::to_string(view).unwrap_or_default();
-    SseEvent::default().id(view.number.to_string()).event(view.kind.as_str()).retry(RECONNECT).data(data)
+/// What a stream carries.
+enum Message {
+    Event(Box<api::Event>),
+    Building(api::Building),
+}
+
+/// Both are numbers and text: serialising them cannot fail, and JSON has no line end in it.
+fn sse(message: &Message) -> SseEvent {
+    let bare = SseEvent::default().retry(RECONNECT);
+    match message {
+        Message::Event(event) => {
+            let data = serde_json::to_string(event).unwrap_or_default();
+            bare.id(event.number.to_string()).event(event.kind.as_str()).data(data)
+        }
+        // Without an id: a client that connects again has missed nothing that it could ask for.
+        Message::Building(building) => {
+            let data = serde_json::to_string(building).unwrap_or_default();
+            bare.event(api::Building::EVENT).data(data)
+        }
+    }
 }

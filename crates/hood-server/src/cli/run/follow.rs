@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use hood_client::{Client, Error, Stream};
-use hood_wire::api::{EnvironmentState, Evaluation, Event, EventType, State};
+use hood_client::{Client, Error, Heard, Stream};
+use hood_wire::api::{Building, Evaluation, Event, EventType, State};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -49,12 +49,15 @@ pub(super) async fn follow(client: &Client, begun: &Evaluation, look: Look) -> R
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => follower.event(&event?).await,
+                Some(heard) => match heard? {
+                    Heard::Event(event) => follower.event(&event).await,
+                    Heard::Building(building) => follower.building(&building),
+                },
                 None => break,
             },
             pumped = follower.pumps.join_next(), if !follower.pumps.is_empty() => follower.pumped(pumped)?,
             () = interrupts.next() => follower.interrupted()?,
-            _ = tick.tick(), if follower.waits() => follower.tell_what_for().await,
+            _ = tick.tick(), if follower.waits() => follower.tell_what_for(),
         }
     }
     follower.spinner = None;
@@ -70,13 +73,13 @@ pub(super) async fn follow(client: &Client, begun: &Evaluation, look: Look) -> R
 }
 
 /// In a task of its own, so that nothing else that happens interrupts a connection being made.
-fn spawn_events(client: &Client, id: &str) -> mpsc::Receiver<Result<Event, Error>> {
+fn spawn_events(client: &Client, id: &str) -> mpsc::Receiver<Result<Heard, Error>> {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
     let mut events = client.follow_events(id, 0);
     tokio::spawn(async move {
-        while let Some(event) = events.next().await.transpose() {
-            let failed = event.is_err();
-            if sender.send(event).await.is_err() || failed {
+        while let Some(heard) = events.hear().await.transpose() {
+            let failed = heard.is_err();
+            if sender.send(heard).await.is_err() || failed {
                 return;
             }
         }
@@ -87,7 +90,6 @@ fn spawn_events(client: &Client, id: &str) -> mpsc::Receiver<Result<Event, Error
 struct Follower<'a> {
     client: &'a Client,
     id: String,
-    environment: String,
     look: Look,
     state: State,
     interruptions: u8,
@@ -105,7 +107,6 @@ impl<'a> Follower<'a> {
         let mut follower = Self {
             client,
             id: begun.id.clone(),
-            environment: begun.environment.name.clone(),
             look,
             state: begun.state,
             interruptions: 0,
@@ -204,28 +205,37 @@ impl<'a> Follower<'a> {
     }
 
     const fn waits(&self) -> bool {
-        matches!(self.state, State::Queued | State::Provisioning) && !self.look.quiet
+        matches!(self.state, State::Queued) && !self.look.quiet
     }
 
-    /// Says what an evaluation that does not start waits for. A hint: failing to find out is silence.
-    async fn tell_what_for(&mut self) {
-        let once = self.client.with_retry(hood_client::Retry::NONE);
-        let environment = once.environment(&self.environment).await;
-        let name = Text::new(&self.environment);
-        let text = match environment.map(|environment| environment.state) {
-            Ok(EnvironmentState::Building | EnvironmentState::NotBuilt) => {
-                format!("building the environment `{name}`, which happens once")
-            }
-            _ if self.state == State::Queued && io::stderr().is_terminal() => {
-                "waiting for a free place".to_owned()
-            }
-            _ => return,
-        };
-        if self.told.as_ref() != Some(&text) {
-            self.spinner = None;
-            self.spinner = Some(Spinner::start(text.clone()));
-            self.told = Some(text);
+    /// Says what an evaluation that is not taken up waits for.
+    fn tell_what_for(&mut self) {
+        if io::stderr().is_terminal() {
+            self.tell("waiting for a free place".to_owned());
         }
+    }
+
+    /// The evaluation waits for a build. A terminal shows how far it is; elsewhere each stage is a line.
+    fn building(&mut self, building: &Building) {
+        if self.look.quiet || self.state != State::Provisioning {
+            return;
+        }
+        let Building { environment, progress } = building;
+        let percent = progress.percent.filter(|_| io::stderr().is_terminal());
+        let percent = percent.map(|percent| format!(", {percent} %")).unwrap_or_default();
+        let (name, stage) = (Text::new(environment), Text::new(&progress.stage));
+        self.tell(format!("building the environment `{name}`, which happens once: {stage}{percent}"));
+    }
+
+    fn tell(&mut self, text: String) {
+        if self.told.as_ref() == Some(&text) {
+            return;
+        }
+        match &self.spinner {
+            Some(spinner) => spinner.say(&text),
+            None => self.spinner = Some(Spinner::start(text.clone())),
+        }
+        self.told = Some(text);
     }
 
     async fn finish(self) -> Result<Followed, Failure> {

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use hood_core::Verdict;
 use hood_core::outcome::Stream;
-use hood_wire::api::Event;
+use hood_server::clock::{Clock as _, SystemClock};
+use hood_server::document::to_json;
+use hood_wire::api::{BuildProgress, Building, Environment, EnvironmentState, Event};
 use reqwest::{Method, Response};
 use serde_json::json;
 
 use crate::support::answer::Answer;
-use crate::support::app::{PATIENCE, TestApp};
+use crate::support::app::{PATIENCE, TestApp, catalogue};
 
 /// Reads an event stream message by message.
 pub(crate) struct Listening {
@@ -66,6 +68,65 @@ impl Listening {
         }
         numbers
     }
+}
+
+/// What is on offer while `minimal` is built, as far as that is.
+async fn offer(app: &TestApp, version: u64, percent: Option<u8>) {
+    let progress = percent.map(|percent| BuildProgress {
+        stage: "downloading".to_owned(),
+        percent: Some(percent),
+        files_done: 1,
+        files_total: 2,
+        bytes_done: u64::from(percent),
+        bytes_total: 100,
+    });
+    let state = if percent.is_some() { EnvironmentState::Building } else { EnvironmentState::Ready };
+    let mut offered = catalogue();
+    offered.environments[0] = Environment { state, progress, ..offered.environments[0].clone() };
+    app.store.put_capacity(version, SystemClock.now(), &to_json(&offered)).await.expect("a catalogue");
+}
+
+#[tokio::test]
+async fn a_listener_hears_how_far_the_build_is_that_it_waits_for() {
+    let app = TestApp::with(|settings| settings.limits.stream.poll_every = Duration::from_millis(20)).await;
+    offer(&app, 2, Some(10)).await;
+    let id = app.submit(&json!({"code": "", "environment": "minimal"})).await;
+    let elsewhere = app.submit(&json!({"code": "", "environment": "spare"})).await;
+    let mut listening = Listening::open(&app, &id, None).await;
+    let mut other = Listening::open(&app, &elsewhere, None).await;
+    assert_eq!(listening.event().await.expect("submitted").number, 1);
+    // It waits in the queue still, whatever is built: nothing is said until an attempt begins.
+    let worker = app.worker();
+    let (mut first, mut second) = (worker.claim().await, worker.claim().await);
+    assert_eq!(listening.event().await.expect("leased").number, 2);
+    let building = |message: String| {
+        assert!(!message.contains("id:") && message.contains("event: building"), "{message}");
+        let data = message.lines().find_map(|line| line.strip_prefix("data: ")).expect("data");
+        serde_json::from_str::<Building>(data).expect("news")
+    };
+    let news = building(listening.message().await.expect("news"));
+    assert_eq!((news.environment.as_str(), news.progress.percent), ("minimal", Some(10)));
+    offer(&app, 3, Some(60)).await;
+    assert_eq!(building(listening.message().await.expect("news")).progress.percent, Some(60));
+    // Who connects again is told where it stands, and misses no event.
+    let mut again = Listening::open(&app, &id, Some(2)).await;
+    assert_eq!(building(again.message().await.expect("news")).progress.percent, Some(60));
+    offer(&app, 4, None).await;
+    first.start().await;
+    second.start().await;
+    assert_eq!(listening.event().await.expect("started").number, 3);
+    assert_eq!(again.event().await.expect("started").number, 3);
+    first.finish(Verdict::Succeeded, Some(0)).await;
+    second.finish(Verdict::Succeeded, Some(0)).await;
+    assert!(listening.message().await.expect("finished").contains("event: finished"));
+    let mut said = String::new();
+    while let Some(message) = other.message().await {
+        said += &message;
+    }
+    assert!(!said.contains("building"), "it waits for nothing: {said}");
+    // What is kept has transitions alone.
+    let all = app.get(&format!("/v1/evaluations/{id}/events")).await.expect(200).json();
+    assert_eq!(all["items"].as_array().map(Vec::len), Some(4));
 }
 
 #[tokio::test]
