@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::figures::Report;
-use crate::{crowd, flood, humaneval, live, overhead};
+use crate::{crowd, flood, humaneval, live, overhead, store};
 
-/// Benchmarks of Fumehood. Each starts the release build of `fumehood serve` over a data directory of
-/// its own, and ends it.
+/// Benchmarks of Fumehood. Each but `store`, which needs no server, starts the release build of
+/// `fumehood serve` over a data directory of its own, and ends it.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Cli {
@@ -56,6 +56,9 @@ enum Command {
     Flood(flood::Options),
     /// Many that sleep, all in flight at once.
     Crowd(crowd::Options),
+    /// The store alone, on SQLite and on PostgreSQL, beside a queue in pgmq's shape: accepted a second,
+    /// claimed and completed a second, with a short queue and a long one.
+    Store(store::Options),
 }
 
 pub(crate) fn main() -> anyhow::Result<()> {
@@ -76,5 +79,6 @@ async fn run(command: Command, common: &Common) -> anyhow::Result<Report> {
         Command::Live(options) => live::run(&options, common).await,
         Command::Flood(options) => flood::run(&options, common).await,
         Command::Crowd(options) => crowd::run(&options, common).await,
+        Command::Store(options) => store::run(&options, common).await,
     }
 }

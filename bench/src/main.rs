@@ -10,6 +10,7 @@ mod live;
 mod overhead;
 mod python;
 mod server;
+mod store;
 
 fn main() -> anyhow::Result<()> {
     cli::main()

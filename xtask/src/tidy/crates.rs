@@ -34,7 +34,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
         ],
     ),
     ("hood-testkit", &[]),
-    ("hood-bench", &["hood-client", "hood-wire"]),
+    ("hood-bench", &["hood-client", "hood-core", "hood-store", "hood-testkit", "hood-wire"]),
     ("hood-sim", &["hood-core", "hood-wire", "hood-store", "hood-dispatch", "hood-server"]),
     ("hood-chaos", &["hood-client", "hood-testkit", "hood-wire"]),
     ("xtask", &["hood-image"]),
@@ -61,7 +61,8 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
 
 /// Who alone may depend on it directly.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("sqlx", &["hood-store"]),
+    // The bench has a peer of the store to compare it with.
+    ("sqlx", &["hood-store", "hood-bench"]),
     ("axum", &["hood-server"]),
     ("seccompiler", &["hood-sandbox"]),
     ("landlock", &["hood-sandbox"]),
