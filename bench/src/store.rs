@@ -233,7 +233,9 @@ async fn measure(
     for _ in 0..options.rounds {
         for queue in queues.iter_mut() {
             for (figure, value) in round(queue, options).await?.into_iter().enumerate() {
-                found.entry((stage, figure, queue.name())).or_default().add_ms(value);
+                if value.is_some() {
+                    found.entry((stage, figure, queue.name())).or_default().add_ms(value);
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod postgres;
 mod query;
+mod rows;
 pub(crate) mod sqlite;
 mod url;
 
@@ -10,6 +11,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
 
 pub(crate) use query::{Builder, Locking, Row, Value, query};
+pub(crate) use rows::{Rows, row};
 pub use url::{DatabaseUrl, UrlError};
 
 /// Statements kept prepared on a connection: more than there are.

@@ -12,40 +12,51 @@ pub(crate) mod submit;
 
 use hood_core::{EvaluationId, Event, EventKind, Tenant, Timestamp};
 
-use crate::db::{Connection, query};
+use crate::db::{Connection, Rows, row};
 use crate::error::StoreError;
 use crate::rows::sql_number;
 use crate::wake::Signal;
 use crate::writer::{Context, failed};
 
-/// Writes one event. Its number is in the key: a second one of that number cannot be written.
+/// Whose event it is, and the event.
+type Told<'a> = (&'a Tenant, EvaluationId, &'a Event);
+
+/// Writes one event.
 async fn write_event(
     db: &mut Connection<'_>,
     (tenant, id): (&Tenant, EvaluationId),
     event: &Event,
 ) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO events \
-         (tenant, evaluation, number, kind, occurred_at, attempt, not_before, verdict) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let (attempt, not_before, verdict) = match event.kind {
-        EventKind::Submitted => (None, None, None),
-        EventKind::AttemptStarted { attempt } | EventKind::Started { attempt } => (Some(attempt), None, None),
-        EventKind::RetryScheduled { attempt, not_before } => (Some(attempt), Some(not_before), None),
-        EventKind::Finished { verdict } => (None, None, Some(verdict)),
-    };
-    query(SQL)
-        .bind(tenant.as_str())
-        .bind(id.as_uuid())
-        .bind(sql_number(event.number))
-        .bind(event.kind.as_str())
-        .bind(event.at.as_micros())
-        .bind(attempt.map(i64::from))
-        .bind(not_before.map(Timestamp::as_micros))
-        .bind(verdict.map(|verdict| verdict.as_str()))
-        .execute(db)
-        .await
-        .map_err(failed("writing an event"))
-        .map(drop)
+    write_events(db, &[(tenant, id, event)]).await
+}
+
+/// Writes events. Their numbers are in the key: a second one of a number cannot be written.
+async fn write_events(db: &mut Connection<'_>, events: &[Told<'_>]) -> Result<(), StoreError> {
+    let mut rows = Rows::of(
+        "INSERT INTO events (tenant, evaluation, number, kind, occurred_at, attempt, not_before, verdict) VALUES",
+        "",
+    );
+    for (tenant, id, event) in events {
+        let (attempt, not_before, verdict) = match event.kind {
+            EventKind::Submitted => (None, None, None),
+            EventKind::AttemptStarted { attempt } | EventKind::Started { attempt } => {
+                (Some(attempt), None, None)
+            }
+            EventKind::RetryScheduled { attempt, not_before } => (Some(attempt), Some(not_before), None),
+            EventKind::Finished { verdict } => (None, None, Some(verdict)),
+        };
+        rows.push(row![
+            tenant.as_str(),
+            id.as_uuid(),
+            sql_number(event.number),
+            event.kind.as_str(),
+            event.at.as_micros(),
+            attempt.map(i64::from),
+            not_before.map(Timestamp::as_micros),
+            verdict.map(|verdict| verdict.as_str()),
+        ]);
+    }
+    rows.execute(db).await.map_err(failed("writing events")).map(drop)
 }
 
 /// Writes what an evaluation came to: with its end, whatever is full.
@@ -55,15 +66,19 @@ async fn write_result(
     (tenant, id): (&Tenant, EvaluationId),
     document: &str,
 ) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO results (tenant, evaluation, document) VALUES ($1, $2, $3)";
-    query(SQL)
-        .bind(tenant.as_str())
-        .bind(id.as_uuid())
-        .bind(document)
-        .execute(db)
-        .await
-        .map_err(failed("writing a result"))?;
-    context.grow(document.len());
-    context.signal(Signal::Changed(id));
-    Ok(())
+    write_results(db, context, [(tenant, id, document)]).await
+}
+
+async fn write_results(
+    db: &mut Connection<'_>,
+    context: &mut Context<'_>,
+    results: impl IntoIterator<Item = (&'_ Tenant, EvaluationId, &'_ str)>,
+) -> Result<(), StoreError> {
+    let mut rows = Rows::of("INSERT INTO results (tenant, evaluation, document) VALUES", "");
+    for (tenant, id, document) in results {
+        rows.push(row![tenant.as_str(), id.as_uuid(), document]);
+        context.grow(document.len());
+        context.signal(Signal::Changed(id));
+    }
+    rows.execute(db).await.map_err(failed("writing results")).map(drop)
 }

@@ -164,7 +164,7 @@ impl Store {
         submission: NewSubmission,
     ) -> Result<Accepted, SubmitError> {
         let config = self.inner.config.clone();
-        self.writer()?.run(Submit { tenant: tenant.clone(), now, submission, config }).await
+        self.writer()?.run_together(Submit { tenant: tenant.clone(), now, submission, config }).await
     }
 
     /// Gives one that infrastructure failed another life, under the id `new`.
@@ -249,7 +249,7 @@ impl Store {
     /// Writes what the lease's holder found out: all of it, or none.
     pub async fn commit(&self, lease: &Lease, commit: Commit) -> Result<(), CommitError> {
         let storage_bytes = self.inner.config.storage_bytes;
-        self.writer()?.run(Write { lease: lease.clone(), commit, storage_bytes }).await
+        self.writer()?.run_together(Write { lease: lease.clone(), commit, storage_bytes }).await
     }
 
     /// Stores the wish. One that is queued ends at once, with the wish's result.

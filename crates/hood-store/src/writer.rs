@@ -1,12 +1,14 @@
 //! Those who write. Whoever writes hands an operation in; those that wait at the same time share one
 //! transaction and one flush to the disk, each behind a savepoint of its own, so that one that fails
-//! takes nothing of the others with it. Nobody is answered before the commit is durable.
+//! takes nothing of the others with it. Those that come in thousands, what is accepted and what leases'
+//! holders write, share statements too ([`Together`]). Nobody is answered before the commit is durable.
 //!
 //! SQLite has one such lane, PostgreSQL a few, beside those of other processes. There rows are locked
 //! until the commit, so that everybody takes them in one order ([`Turn`]), and nobody waits for
 //! anybody in a circle.
 
 mod context;
+mod group;
 mod link;
 mod turn;
 
@@ -20,6 +22,8 @@ use tokio::task::JoinHandle;
 
 use context::Room;
 pub(crate) use context::{Context, Depths};
+pub(crate) use group::{Asked, Results, Together, Waiting};
+use group::{Step, steps};
 pub(crate) use link::{Link, Server};
 pub(crate) use turn::Turn;
 
@@ -74,7 +78,7 @@ pub(crate) trait Operation: Send + 'static {
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// An operation whose types are forgotten, with the way back to its caller.
-trait Waiting: Send {
+pub(crate) trait Handed: Send {
     fn turn(&self) -> Turn;
 
     fn weight(&self) -> usize;
@@ -88,12 +92,12 @@ trait Waiting: Send {
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
-struct Handed<O: Operation> {
+struct ByItself<O: Operation> {
     operation: O,
     reply: oneshot::Sender<Result<O::Output, O::Error>>,
 }
 
-impl<O: Operation> Waiting for Handed<O> {
+impl<O: Operation> Handed for ByItself<O> {
     fn turn(&self) -> Turn {
         self.operation.turn()
     }
@@ -128,7 +132,7 @@ impl<O: Operation> Waiting for Handed<O> {
     }
 }
 
-type Queue = mpsc::Sender<Box<dyn Waiting>>;
+type Queue = mpsc::Sender<Waiting>;
 
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -160,9 +164,16 @@ impl Writer {
 
     pub(crate) async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, O::Error> {
         let (reply, answer) = oneshot::channel();
-        let lane = self.lane(&operation.turn());
-        let handed = Box::new(Handed { operation, reply });
-        lane.send(handed).await.map_err(|_| StoreError::Closed)?;
+        let waiting = Waiting::Other(Box::new(ByItself { operation, reply }));
+        self.lane(&waiting.turn()).send(waiting).await.map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// The same for one that can share its statements.
+    pub(crate) async fn run_together<O: Together>(&self, operation: O) -> Result<O::Output, O::Error> {
+        let (reply, answer) = oneshot::channel();
+        let waiting = O::waiting(Box::new(Asked::new(operation, reply)));
+        self.lane(&waiting.turn()).send(waiting).await.map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
@@ -180,7 +191,7 @@ impl Writer {
     }
 }
 
-async fn write(mut link: Link, mut waiting: mpsc::Receiver<Box<dyn Waiting>>, wake: Wake) {
+async fn write(mut link: Link, mut waiting: mpsc::Receiver<Waiting>, wake: Wake) {
     while let Some(first) = link.next(&mut waiting).await {
         for shared in link.arrange(gather(first, &mut waiting)) {
             match link.connect().await {
@@ -195,7 +206,7 @@ async fn write(mut link: Link, mut waiting: mpsc::Receiver<Box<dyn Waiting>>, wa
     link.close().await;
 }
 
-fn gather(first: Box<dyn Waiting>, waiting: &mut mpsc::Receiver<Box<dyn Waiting>>) -> Vec<Box<dyn Waiting>> {
+fn gather(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     let mut bytes = first.weight();
     let mut shared = vec![first];
     while shared.len() < SHARED_MAX && bytes < SHARED_BYTES_MAX {
@@ -206,15 +217,15 @@ fn gather(first: Box<dyn Waiting>, waiting: &mut mpsc::Receiver<Box<dyn Waiting>
     shared
 }
 
-async fn transact(link: &mut Link, shared: Vec<Box<dyn Waiting>>, wake: &Wake) -> Result<(), StoreError> {
+async fn transact(link: &mut Link, shared: Vec<Waiting>, wake: &Wake) -> Result<(), StoreError> {
     let mut room = Room::default();
     let mut answers = Vec::with_capacity(shared.len());
     let evaluations = shared.iter().map(|waiting| waiting.turn().evaluations()).sum();
     let mut outcome = link.begin(&mut room, evaluations).await;
-    for waiting in shared {
+    for step in steps(shared) {
         match &outcome {
-            Ok(()) => outcome = step(&mut link.connection()?, waiting, &mut room, &mut answers).await,
-            Err(error) => waiting.refuse(StoreError::clone(error)),
+            Ok(()) => outcome = run(step, &mut link.connection()?, &mut room, &mut answers).await,
+            Err(error) => step.refuse(error),
         }
     }
     if outcome.is_ok() {
@@ -241,20 +252,33 @@ async fn commit(link: &mut Link, room: &Room) -> Result<(), StoreError> {
     execute(&mut db, "COMMIT").await
 }
 
+async fn run(
+    step: Step,
+    db: &mut Connection<'_>,
+    room: &mut Room,
+    answers: &mut Vec<Answer>,
+) -> Result<(), StoreError> {
+    match step {
+        Step::Submits(group) => group.run(db, room, answers).await,
+        Step::Writes(group) => group.run(db, room, answers).await,
+        Step::One(handed) => run_one(handed, db, room, answers).await,
+    }
+}
+
 /// One operation behind its savepoint. An error here is of the transaction as a whole: of the
 /// operation's own failure only its caller hears, and nothing of it stays.
-async fn step(
+async fn run_one(
+    handed: Box<dyn Handed>,
     db: &mut Connection<'_>,
-    waiting: Box<dyn Waiting>,
     room: &mut Room,
     answers: &mut Vec<Answer>,
 ) -> Result<(), StoreError> {
     if let Err(error) = execute(db, "SAVEPOINT operation").await {
-        waiting.refuse(error.clone());
+        handed.refuse(error.clone());
         return Err(error);
     }
     let mut context = Context::of(room);
-    let (done, answer) = waiting.run(db, &mut context).await;
+    let (done, answer) = handed.run(db, &mut context).await;
     if done {
         context.keep();
     } else if let Err(error) = execute(db, "ROLLBACK TO SAVEPOINT operation").await {

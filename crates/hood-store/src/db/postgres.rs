@@ -34,6 +34,17 @@ const READER_IDLE_MAX: Duration = Duration::from_secs(300);
 const SESSION: [(&str, &str); 3] =
     [("idle_in_transaction_session_timeout", "5s"), ("lock_timeout", "15s"), ("timezone", "UTC")];
 
+/// Set for the session of one that writes, too. Each of its statements is meant to go through an index and
+/// to cost the same however long a table is, and is planned once: what the server has counted of tables
+/// that have just grown, or just been emptied, must not lead it to read them whole.
+const WRITER_SESSION: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+];
+
 fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(url
         .options()?
@@ -44,7 +55,7 @@ fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
 }
 
 pub(crate) async fn connect_writer(url: &DatabaseUrl) -> Result<PgConnection, sqlx::Error> {
-    let options = options(url)?;
+    let options = options(url)?.options(WRITER_SESSION);
     let connecting = async {
         let mut connection = options.connect().await?;
         insist_on_durability(&mut connection).await?;

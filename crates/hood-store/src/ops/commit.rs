@@ -1,18 +1,21 @@
-//! What a lease's holder writes: transitions, output, the attempt's facts and the result, all of it
-//! in one transaction or none of it.
+//! What leases' holders write: transitions, output, the attempt's facts and the result, all of it
+//! in one transaction or none of it. Those of many are weighed first, each against its own row, and then
+//! written together.
+
+mod record;
+
+use std::collections::HashMap;
 
 use hood_core::lifecycle::{AnyEvaluation, History};
-use hood_core::{EventKind, State, Timestamp, Transition, Verdict};
+use hood_core::{EvaluationId, EventKind, State, Tenant, Timestamp, Transition, Verdict};
 
-use super::output::{append, settle};
-use super::{deliver, write_event, write_result};
-use crate::db::{Connection, Row, query};
+use super::output::{self, Grown, Stored};
+use crate::db::{Connection, Row, Rows, query, row};
 use crate::error::{CommitError, StoreError};
 use crate::model::{Commit, Lease};
 use crate::read;
-use crate::rows::{corrupt, evaluation, get, number, priority, sql_number};
-use crate::wake::Signal;
-use crate::writer::{Context, Operation, Turn, failed};
+use crate::rows::{evaluation, get, number, priority, sql_number};
+use crate::writer::{Asked, Context, Results, Together, Turn, Waiting, failed};
 
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -22,9 +25,11 @@ pub(crate) struct Write {
     pub(crate) storage_bytes: u64,
 }
 
-impl Operation for Write {
+impl Together for Write {
     type Output = ();
     type Error = CommitError;
+    /// Each sees the row as the one before it left it.
+    type Subject = (Tenant, EvaluationId);
 
     fn turn(&self) -> Turn {
         Turn::Row(self.lease.evaluation.as_uuid())
@@ -34,53 +39,71 @@ impl Operation for Write {
         self.commit.output.iter().map(|chunk| chunk.bytes.len()).sum()
     }
 
-    async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<(), CommitError> {
-        let Some(row) = self.hold(db).await? else { return self.check_repeated(db).await };
-        let before = evaluation(&row)?;
-        let fresh = self.fresh(db, before.history()).await?;
-        self.check(before, fresh)?;
-        let key = (&self.lease.tenant, self.lease.evaluation);
-        append(db, context, (&self.lease, self.storage_bytes), &self.commit.output).await?;
-        let steps = Steps::of(fresh);
-        self.write_attempt(db, &steps).await?;
-        if let Some(last) = fresh.last() {
-            for transition in fresh {
-                write_event(db, key, transition.event()).await?;
+    fn subjects(&self) -> Vec<Self::Subject> {
+        vec![(self.lease.tenant.clone(), self.lease.evaluation)]
+    }
+
+    async fn run(
+        operations: &[&Self],
+        db: &mut Connection<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Results<Self>, StoreError> {
+        let leases: Vec<&Lease> = operations.iter().map(|write| &write.lease).collect();
+        let mut held = hold(db, &leases).await?;
+        let with_output = operations.iter().filter(|write| write.has_output());
+        let mut stored = output::measure(db, with_output.map(|write| &write.lease)).await?;
+        let (mut results, mut steps) = (Vec::with_capacity(operations.len()), Vec::new());
+        for write in operations {
+            let id = write.lease.evaluation;
+            let result = match held.remove(&id) {
+                None => write.check_repeated(db).await.map(|()| None),
+                Some(row) => write.weigh(db, context, (&row, stored.remove(&id))).await.map(Some),
+            };
+            match result {
+                Ok(step) => {
+                    steps.extend(step);
+                    results.push(Ok(()));
+                }
+                Err(CommitError::Store(error)) => return Err(error),
+                Err(refused) => results.push(Err(refused)),
             }
-            self.write_row(db, before.history().last_event, (last, &steps)).await?;
-            context.moved((&self.lease.tenant, priority(&row)?), Some(before.state()), last.to());
         }
-        if let Some(ended_at) = steps.ended_at {
-            settle(db, &self.lease, ended_at).await?;
-        }
-        if steps.queued_at.is_some() {
-            context.signal(Signal::Work);
-        }
-        if let Some(result) = &self.commit.result {
-            write_result(db, context, key, result).await?;
-            if let (Some(last), Some(_)) = (fresh.last(), get::<Option<String>>(&row, "callback")?) {
-                deliver::note(db, context, key, last.event()).await?;
-            }
-        }
-        context.signal(Signal::Changed(self.lease.evaluation));
-        Ok(())
+        record::write(db, context, steps).await?;
+        Ok(results)
+    }
+
+    fn waiting(asked: Box<Asked<Self>>) -> Waiting {
+        Waiting::Write(asked)
     }
 }
 
-/// What transitions say of times, for the columns.
-#[derive(Default)]
-struct Steps {
-    started_at: Option<Timestamp>,
-    /// Back in the queue then.
-    queued_at: Option<Timestamp>,
-    not_before: Option<Timestamp>,
-    verdict: Option<Verdict>,
-    finished_at: Option<Timestamp>,
-    /// The attempt is over then, whichever way.
-    ended_at: Option<Timestamp>,
+/// What one commit comes to, once nothing speaks against it.
+#[derive(Debug)]
+pub(super) struct Step<'w> {
+    pub(super) write: &'w Write,
+    pub(super) before: AnyEvaluation,
+    pub(super) fresh: &'w [Transition],
+    pub(super) times: Times,
+    pub(super) output: Option<Grown>,
+    pub(super) priority: u8,
+    /// Somebody wants to be told of the end.
+    pub(super) callback: bool,
 }
 
-impl Steps {
+/// What transitions say of times, for the columns.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    pub(super) started_at: Option<Timestamp>,
+    /// Back in the queue then.
+    pub(super) queued_at: Option<Timestamp>,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) finished_at: Option<Timestamp>,
+    /// The attempt is over then, whichever way.
+    pub(super) ended_at: Option<Timestamp>,
+}
+
+impl Times {
     fn of(transitions: &[Transition]) -> Self {
         let mut steps = Self::default();
         for event in transitions.iter().map(Transition::event) {
@@ -101,24 +124,47 @@ impl Steps {
     }
 }
 
+/// The guard of everything that follows: the rows that these leases hold, which then are nobody else's
+/// until the end of the transaction. They are waited for in one order, whoever writes.
+async fn hold(db: &mut Connection<'_>, leases: &[&Lease]) -> Result<HashMap<EvaluationId, Row>, StoreError> {
+    let mut rows = Rows::of(HOLD.0, HOLD.1).locking(HOLD.2);
+    for lease in leases {
+        let (tenant, id) = (lease.tenant.as_str(), lease.evaluation.as_uuid());
+        rows.push(row![tenant, id, sql_number(lease.token), i64::from(lease.attempt)]);
+    }
+    let held = rows.fetch_all(db).await.map_err(failed("checking leases"))?;
+    held.into_iter().map(|row| Ok((EvaluationId::from_uuid(get(&row, "id")?), row))).collect()
+}
+
+const HOLD: (&str, &str, &str) = (
+    "WITH v (tenant, id, token, attempt) AS (VALUES",
+    ") SELECT e.id, e.state, e.verdict, e.priority, e.not_before, e.last_event, e.attempts, \
+     e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.callback \
+     FROM v CROSS JOIN evaluations e WHERE e.tenant = v.tenant AND e.id = v.id AND e.lease_token = v.token \
+     AND e.attempts = v.attempt AND e.lease_expires_at IS NOT NULL ORDER BY e.id",
+    " FOR UPDATE OF e",
+);
+
 impl Write {
-    /// The guard of everything that follows: exactly one row, if this lease holds it, and then
-    /// nobody else's until the end of the transaction.
-    async fn hold(&self, db: &mut Connection<'_>) -> Result<Option<Row>, StoreError> {
-        const SQL: &str = "UPDATE evaluations SET environment_digest = COALESCE($5, environment_digest) \
-             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
-             AND lease_expires_at IS NOT NULL \
-             RETURNING state, verdict, priority, not_before, last_event, attempts, losses_infrastructure, \
-             losses_own_death, losses_suspect, callback";
-        query(SQL)
-            .bind(self.lease.tenant.as_str())
-            .bind(self.lease.evaluation.as_uuid())
-            .bind(sql_number(self.lease.token))
-            .bind(i64::from(self.lease.attempt))
-            .bind(&self.commit.environment_digest)
-            .fetch_optional(db)
-            .await
-            .map_err(failed("checking a lease"))
+    /// Whether something is to be known of what is stored of its output.
+    fn has_output(&self) -> bool {
+        !self.commit.output.is_empty() || Times::of(&self.commit.transitions).ended_at.is_some()
+    }
+
+    /// What it comes to, if the row allows it. Nothing is written.
+    async fn weigh(
+        &self,
+        db: &mut Connection<'_>,
+        context: &mut Context<'_>,
+        (row, stored): (&Row, Option<Stored>),
+    ) -> Result<Step<'_>, CommitError> {
+        let before = evaluation(row)?;
+        let fresh = self.fresh(db, before.history()).await?;
+        self.check(before, fresh)?;
+        let output = stored.map(|stored| stored.grow(self, context)).transpose()?;
+        let callback = get::<Option<&str>>(row, "callback")?.is_some();
+        let (times, priority) = (Times::of(fresh), priority(row)?);
+        Ok(Step { write: self, before, fresh, times, output, priority, callback })
     }
 
     /// Nobody holds it with this lease. If that is because of this very commit, whose answer was not
@@ -186,71 +232,5 @@ impl Write {
     fn out_of_order(&self, transition: &Transition, last_event: u64) -> CommitError {
         let number = transition.event().number;
         CommitError::OutOfOrder { evaluation: self.lease.evaluation, number, last_event }
-    }
-
-    async fn write_row(
-        &self,
-        db: &mut Connection<'_>,
-        last_event: u64,
-        (last, steps): (&Transition, &Steps),
-    ) -> Result<(), StoreError> {
-        // One that is to be cancelled need not wait for a retry that it will not make.
-        const SQL: &str = "UPDATE evaluations SET state = $5, verdict = $6, last_event = $7, \
-             losses_infrastructure = $8, losses_own_death = $9, losses_suspect = $10, \
-             started_at = COALESCE($11, started_at), finished_at = $12, not_before = $13, \
-             queued_at = COALESCE($14, queued_at), \
-             ready = CASE WHEN $14 IS NOT NULL AND cancel_requested_at IS NOT NULL THEN 1 ELSE 0 END, \
-             lease_expires_at = CASE WHEN $15 IS NULL THEN lease_expires_at ELSE NULL END \
-             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND last_event = $4";
-        let (event, losses) = (last.event(), last.after().losses);
-        let micros = |at: Option<Timestamp>| at.map(Timestamp::as_micros);
-        let changed = query(SQL)
-            .bind(self.lease.tenant.as_str())
-            .bind(self.lease.evaluation.as_uuid())
-            .bind(sql_number(self.lease.token))
-            .bind(sql_number(last_event))
-            .bind(last.to().as_str())
-            .bind(steps.verdict.map(Verdict::as_str))
-            .bind(sql_number(event.number))
-            .bind(i64::from(losses.infrastructure))
-            .bind(i64::from(losses.own_death))
-            .bind(i64::from(losses.suspect))
-            .bind(micros(steps.started_at))
-            .bind(micros(steps.finished_at))
-            .bind(micros(steps.not_before))
-            .bind(micros(steps.queued_at))
-            .bind(micros(steps.ended_at))
-            .execute(db)
-            .await
-            .map_err(failed("writing a transition"))?;
-        if changed != 1 {
-            return Err(corrupt(format!("{} changed under its own transaction", self.lease.evaluation)));
-        }
-        Ok(())
-    }
-
-    async fn write_attempt(&self, db: &mut Connection<'_>, steps: &Steps) -> Result<(), StoreError> {
-        const SQL: &str = "UPDATE attempts SET decision = COALESCE($4, decision), lost = COALESCE($5, lost), \
-             started_at = COALESCE($6, started_at), ended_at = COALESCE($7, ended_at) \
-             WHERE tenant = $1 AND evaluation = $2 AND number = $3";
-        let Commit { decision, lost, .. } = &self.commit;
-        if decision.is_none() && lost.is_none() && steps.started_at.is_none() && steps.ended_at.is_none() {
-            return Ok(());
-        }
-        let changed = query(SQL)
-            .bind(self.lease.tenant.as_str())
-            .bind(self.lease.evaluation.as_uuid())
-            .bind(i64::from(self.lease.attempt))
-            .bind(decision)
-            .bind(lost)
-            .bind(steps.started_at.map(Timestamp::as_micros))
-            .bind(steps.ended_at.map(Timestamp::as_micros))
-            .execute(db)
-            .await
-            .map_err(failed("writing an attempt"))?;
-        if changed != 1 {
-            return Err(corrupt(format!("an attempt of {} has no row", self.lease.evaluation)));
-        }
-        Ok(())
     }
 }

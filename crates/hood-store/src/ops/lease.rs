@@ -1,15 +1,18 @@
 //! Taking evaluations, and keeping them.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 
-use hood_core::lifecycle::AnyEvaluation;
-use hood_core::{EvaluationId, State, Tenant, Timestamp};
+use hood_core::lifecycle::{AnyEvaluation, History};
+use hood_core::{EvaluationId, State, Tenant, Timestamp, Transition};
+use uuid::Uuid;
 
-use super::write_event;
-use crate::db::{Connection, Locking, Row, locking, query};
+use super::{Told, write_events};
+use crate::db::{Connection, Locking, Row, Rows, locking, query, row};
 use crate::error::StoreError;
 use crate::model::{Claimed, Lapsed, Lease, Renewed, Tenure};
-use crate::rows::{cancel, corrupt, evaluation, get, moment, number, priority, small, sql_number};
+use crate::rows::{cancel, corrupt, evaluation, get, history, moment, number, priority, small, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, Operation, Turn, failed};
 
@@ -43,13 +46,16 @@ macro_rules! with_request {
     };
 }
 
-const QUEUED: Locking = locking!(
-    concat!(
-        "WITH c AS MATERIALIZED (SELECT ",
-        locked!(),
-        " FROM evaluations WHERE state = 'queued' AND ready = 1 ORDER BY priority DESC, id LIMIT $1"
-    ),
-    with_request!("c.priority DESC, c.id")
+/// Takes many in one statement. Where others claim too, what they have locked is passed over.
+const TAKE: Locking = locking!(
+    "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 1 \
+     ORDER BY priority DESC, id LIMIT $1",
+    ") UPDATE evaluations SET state = 'provisioning', attempts = attempts + 1, last_event = last_event + 1, \
+     leased_at = $2, started_at = NULL, not_before = NULL, ready = 0, worker = $3, \
+     lease_token = lease_token + 1, lease_expires_at = $4, lease_epoch = $5 \
+     FROM c WHERE evaluations.tenant = c.tenant AND evaluations.id = c.id \
+     RETURNING evaluations.tenant, evaluations.id, priority, last_event, attempts, losses_infrastructure, \
+     losses_own_death, losses_suspect, lease_token, created_at, cancel_requested_at, cancel_grace_ms"
 );
 
 const EXPIRED: Locking = locking!(
@@ -99,61 +105,96 @@ impl Operation for Claim {
             .execute(&mut *db)
             .await
             .map_err(failed("looking for what is due"))?;
-        let rows = query(QUEUED)
+        let mut rows = query(TAKE)
             .bind(i64::from(self.limit))
+            .bind(self.tenure.now.as_micros())
+            .bind(&self.tenure.worker)
+            .bind(self.tenure.until().as_micros())
+            .bind(sql_number(self.epoch))
             .fetch_all(&mut *db)
             .await
             .map_err(failed("claiming"))?;
-        let mut claimed = Vec::with_capacity(rows.len());
-        for row in rows {
-            claimed.push(self.take(db, context, &row).await?);
+        // In what order they are given back, no database promises.
+        rows.sort_by_cached_key(|row| (priority(row).ok().map(Reverse), get::<Uuid>(row, "id").ok()));
+        let mut requests = requests(db, &rows).await?;
+        let taken = rows.iter().map(|row| self.taken(row, &mut requests)).collect::<Result<Vec<_>, _>>()?;
+        let events: Vec<Told<'_>> =
+            taken.iter().map(|(claimed, _, begun)| told(&claimed.lease, begun)).collect();
+        write_events(db, &events).await?;
+        begin_attempts(db, taken.iter().map(|(claimed, ..)| &claimed.lease), self.tenure.now).await?;
+        for (claimed, priority, _) in &taken {
+            context.moved((&claimed.lease.tenant, *priority), Some(State::Queued), State::Provisioning);
+            context.signal(Signal::Changed(claimed.lease.evaluation));
         }
-        Ok(claimed)
+        Ok(taken.into_iter().map(|(claimed, ..)| claimed).collect())
     }
 }
 
 impl Claim {
-    async fn take(
+    /// What was taken, its priority, and the transition that this was: the core's, which the row must agree
+    /// with.
+    fn taken(
         &self,
-        db: &mut Connection<'_>,
-        context: &mut Context<'_>,
         row: &Row,
-    ) -> Result<Claimed, StoreError> {
-        const TAKE: &str = "UPDATE evaluations SET state = $5, attempts = $6, last_event = $7, leased_at = $8, \
-             started_at = NULL, not_before = NULL, ready = 0, worker = $9, lease_token = $10, \
-             lease_expires_at = $11, lease_epoch = $12 \
-             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND last_event = $4";
-        let AnyEvaluation::Queued(queued) = evaluation(row)? else {
+        requests: &mut HashMap<EvaluationId, String>,
+    ) -> Result<(Claimed, u8, Transition), StoreError> {
+        let after = history(row)?;
+        let before = History {
+            last_event: after.last_event.saturating_sub(1),
+            attempts: after.attempts.saturating_sub(1),
+            ..after
+        };
+        let Some(AnyEvaluation::Queued(queued)) = AnyEvaluation::restore(State::Queued, before, None, None)
+        else {
             return Err(corrupt("claimed, and not queued"));
         };
         let step = queued.lease(self.tenure.now);
-        let lease = lease(row, step.evaluation.attempt(), self.tenure.until())?;
-        let taken = query(TAKE)
-            .bind(lease.tenant.as_str())
-            .bind(lease.evaluation.as_uuid())
-            .bind(sql_number(lease.token - 1))
-            .bind(sql_number(queued.history().last_event))
-            .bind(step.transition.to().as_str())
-            .bind(i64::from(lease.attempt))
-            .bind(sql_number(step.transition.event().number))
-            .bind(self.tenure.now.as_micros())
-            .bind(&self.tenure.worker)
-            .bind(sql_number(lease.token))
-            .bind(lease.expires_at.as_micros())
-            .bind(sql_number(self.epoch))
-            .execute(&mut *db)
-            .await
-            .map_err(failed("taking a lease"))?;
-        if taken != 1 {
-            return Err(corrupt("a claimed row was not there"));
+        if *step.evaluation.history() != after {
+            return Err(corrupt("a claim left a row that does not follow from what it was"));
         }
-        write_event(db, (&lease.tenant, lease.evaluation), step.transition.event()).await?;
-        begin_attempt(db, &lease, self.tenure.now).await?;
-        context.moved((&lease.tenant, priority(row)?), Some(State::Queued), State::Provisioning);
-        context.signal(Signal::Changed(lease.evaluation));
-        claimed(row, lease, AnyEvaluation::Provisioning(step.evaluation))
+        let lease = Lease {
+            tenant: Tenant::new(get::<String>(row, "tenant")?),
+            evaluation: EvaluationId::from_uuid(get(row, "id")?),
+            token: number(row, "lease_token")?,
+            attempt: after.attempts,
+            expires_at: self.tenure.until(),
+        };
+        let claimed = Claimed {
+            request: requests
+                .remove(&lease.evaluation)
+                .ok_or_else(|| corrupt("claimed, and without a request"))?,
+            evaluation: AnyEvaluation::Provisioning(step.evaluation),
+            cancel: cancel(row)?,
+            created_at: moment(row, "created_at")?,
+            lease,
+        };
+        Ok((claimed, priority(row)?, step.transition))
     }
 }
+
+fn told<'a>(lease: &'a Lease, begun: &'a Transition) -> Told<'a> {
+    (&lease.tenant, lease.evaluation, begun.event())
+}
+
+/// What was asked for.
+async fn requests(
+    db: &mut Connection<'_>,
+    taken: &[Row],
+) -> Result<HashMap<EvaluationId, String>, StoreError> {
+    let mut rows = Rows::of(REQUESTS.0, REQUESTS.1);
+    for row in taken {
+        rows.push(row![get::<String>(row, "tenant")?, get::<Uuid>(row, "id")?]);
+    }
+    let requests = rows.fetch_all(db).await.map_err(failed("reading requests"))?;
+    let request = |row: &Row| Ok((EvaluationId::from_uuid(get(row, "evaluation")?), get(row, "document")?));
+    requests.iter().map(request).collect()
+}
+
+const REQUESTS: (&str, &str) = (
+    "WITH v (tenant, evaluation) AS (VALUES",
+    ") SELECT r.evaluation, r.document FROM v CROSS JOIN requests r \
+     WHERE r.tenant = v.tenant AND r.evaluation = v.evaluation",
+);
 
 fn lease(row: &Row, attempt: u32, expires_at: Timestamp) -> Result<Lease, StoreError> {
     Ok(Lease {
@@ -175,19 +216,20 @@ fn claimed(row: &Row, lease: Lease, evaluation: AnyEvaluation) -> Result<Claimed
     })
 }
 
-async fn begin_attempt(db: &mut Connection<'_>, lease: &Lease, at: Timestamp) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO attempts \
-         (tenant, evaluation, number, leased_at, stdout_bytes, stderr_bytes, output_cut) \
-         VALUES ($1, $2, $3, $4, 0, 0, 0)";
-    query(SQL)
-        .bind(lease.tenant.as_str())
-        .bind(lease.evaluation.as_uuid())
-        .bind(i64::from(lease.attempt))
-        .bind(at.as_micros())
-        .execute(db)
-        .await
-        .map_err(failed("beginning an attempt"))
-        .map(drop)
+async fn begin_attempts(
+    db: &mut Connection<'_>,
+    leases: impl Iterator<Item = &Lease>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let mut rows = Rows::of(
+        "INSERT INTO attempts (tenant, evaluation, number, leased_at, stdout_bytes, stderr_bytes, output_cut) VALUES",
+        "",
+    );
+    for lease in leases {
+        let (tenant, id, attempt) = (lease.tenant.as_str(), lease.evaluation.as_uuid(), lease.attempt);
+        rows.push(row![tenant, id, i64::from(attempt), at.as_micros(), 0, 0, 0]);
+    }
+    rows.execute(db).await.map_err(failed("beginning attempts")).map(drop)
 }
 
 /// Takes over leases that lapsed, for the same attempt and with a higher token.
@@ -312,7 +354,7 @@ mod tests {
     #[tokio::test]
     async fn a_claim_walks_the_queue_in_its_order_and_sorts_nothing_of_it() {
         let mut db = memory().await;
-        let plan = plan(&mut db, QUEUED.sqlite).await;
+        let plan = plan(&mut db, TAKE.sqlite).await;
         assert!(
             plan.contains("SCAN evaluations USING COVERING INDEX evaluations_ready")
                 || plan.contains("SCAN evaluations USING INDEX evaluations_ready"),
@@ -325,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_looks_through_a_whole_table() {
         let mut db = memory().await;
-        for sql in [QUEUED, MOVE_DUE, EXPIRED, OF_EARLIER] {
+        for sql in [TAKE, MOVE_DUE, EXPIRED, OF_EARLIER] {
             let plan = plan(&mut db, sql.sqlite).await;
             for line in plan.lines().filter(|line| line.starts_with("SCAN") && *line != "SCAN c") {
                 assert!(line.contains("INDEX"), "{line} in\n{plan}");

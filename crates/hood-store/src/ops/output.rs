@@ -1,10 +1,13 @@
 //! Output while it comes, and once no more will.
 
-use hood_core::Timestamp;
+use std::collections::HashMap;
+
 use hood_core::outcome::Stream;
+use hood_core::{EvaluationId, Timestamp};
 
 use super::blobs;
-use crate::db::{Connection, Row, query};
+use super::commit::Write;
+use crate::db::{Connection, Row, Rows, query, row};
 use crate::error::{CommitError, StoreError};
 use crate::model::{Chunk, Lease};
 use crate::rows::{corrupt, get, number, sql_number};
@@ -19,13 +22,22 @@ pub(crate) const OUTPUT_IN_ROWS_MAX: u64 = 64 * 1024;
 const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// How much of an attempt's streams is stored.
-#[derive(Clone, Copy, Debug)]
-struct Stored {
-    stdout: u64,
-    stderr: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) stdout: u64,
+    pub(super) stderr: u64,
     /// There was no room for some of it; then nothing more is stored, so that what is there is the
     /// beginning and has no hole.
-    cut: bool,
+    pub(super) cut: bool,
+}
+
+/// What is there and what is to be added to it.
+#[derive(Debug)]
+pub(super) struct Grown {
+    before: Stored,
+    pub(super) after: Stored,
+    /// In the order of [`Stream::ALL`].
+    fresh: [Vec<u8>; Stream::ALL.len()],
 }
 
 impl Stored {
@@ -35,45 +47,48 @@ impl Stored {
             Stream::Stderr => &mut self.stderr,
         }
     }
+
+    /// Takes what is new of the chunks: bytes that are stored already are left as they are, and a gap
+    /// is refused. What would go beyond the write's `storage_bytes` is dropped, and the attempt says so.
+    pub(super) fn grow(mut self, write: &Write, context: &mut Context<'_>) -> Result<Grown, CommitError> {
+        let (before, lease) = (self, &write.lease);
+        let mut fresh = [Vec::new(), Vec::new()];
+        for (fresh, stream) in fresh.iter_mut().zip(Stream::ALL) {
+            *fresh = added(&write.commit.output, stream, (*self.of(stream), self.cut))
+                .map_err(|(offset, stored)| gap(lease, stream, offset, stored))?;
+        }
+        for (fresh, stream) in fresh.iter_mut().zip(Stream::ALL) {
+            if self.cut || (!fresh.is_empty() && !context.fits(fresh.len(), write.storage_bytes)) {
+                self.cut |= !fresh.is_empty();
+                fresh.clear();
+                continue;
+            }
+            context.grow(fresh.len());
+            *self.of(stream) += fresh.len() as u64;
+        }
+        Ok(Grown { before, after: self, fresh })
+    }
 }
 
-/// Appends what is new of the chunks: bytes that are stored already are left as they are, and a gap
-/// is refused. What would go beyond `storage_bytes` is dropped, and the attempt says so.
+impl Grown {
+    pub(super) fn changed(&self) -> bool {
+        self.before != self.after
+    }
+}
+
+/// Appends what attempts' streams have grown by.
 pub(super) async fn append(
     db: &mut Connection<'_>,
-    context: &mut Context<'_>,
-    (lease, storage_bytes): (&Lease, u64),
-    chunks: &[Chunk],
-) -> Result<(), CommitError> {
-    const SQL: &str = "UPDATE attempts SET stdout_bytes = $4, stderr_bytes = $5, output_cut = $6 \
-         WHERE tenant = $1 AND evaluation = $2 AND number = $3";
-    if chunks.is_empty() {
-        return Ok(());
-    }
-    let mut stored = measure(db, lease).await?;
-    for stream in Stream::ALL {
-        let start = *stored.of(stream);
-        let fresh = fresh(chunks, stream, start, stored.cut)
-            .map_err(|(offset, stored)| gap(lease, stream, offset, stored))?;
-        if !fresh.is_empty() && !context.fits(fresh.len(), storage_bytes) {
-            stored.cut = true;
-            continue;
+    grown: impl Iterator<Item = (&Lease, &Grown)>,
+) -> Result<(), StoreError> {
+    let mut rows = Rows::of(INSERT, "");
+    for (lease, grown) in grown {
+        for (fresh, stream) in grown.fresh.iter().zip(Stream::ALL) {
+            let start = *grown.before.clone().of(stream);
+            push(&mut rows, (lease, stream), start, fresh);
         }
-        insert(db, (lease, stream), start, &fresh).await?;
-        context.grow(fresh.len());
-        *stored.of(stream) += fresh.len() as u64;
     }
-    query(SQL)
-        .bind(lease.tenant.as_str())
-        .bind(lease.evaluation.as_uuid())
-        .bind(i64::from(lease.attempt))
-        .bind(sql_number(stored.stdout))
-        .bind(sql_number(stored.stderr))
-        .bind(i64::from(stored.cut))
-        .execute(db)
-        .await
-        .map_err(failed("writing output"))?;
-    Ok(())
+    rows.execute(db).await.map_err(failed("writing output")).map(drop)
 }
 
 fn gap(lease: &Lease, stream: Stream, offset: u64, stored: u64) -> CommitError {
@@ -81,7 +96,7 @@ fn gap(lease: &Lease, stream: Stream, offset: u64, stored: u64) -> CommitError {
 }
 
 /// The bytes of a stream that go on where it ends; a gap is told by where it ends and what is there.
-fn fresh(chunks: &[Chunk], stream: Stream, start: u64, cut: bool) -> Result<Vec<u8>, (u64, u64)> {
+fn added(chunks: &[Chunk], stream: Stream, (start, cut): (u64, bool)) -> Result<Vec<u8>, (u64, u64)> {
     let mut fresh = Vec::new();
     if cut {
         return Ok(fresh);
@@ -95,56 +110,57 @@ fn fresh(chunks: &[Chunk], stream: Stream, start: u64, cut: bool) -> Result<Vec<
     Ok(fresh)
 }
 
-async fn measure(db: &mut Connection<'_>, lease: &Lease) -> Result<Stored, StoreError> {
-    const SQL: &str = "SELECT stdout_bytes, stderr_bytes, output_cut FROM attempts \
-         WHERE tenant = $1 AND evaluation = $2 AND number = $3";
-    let row = query(SQL)
-        .bind(lease.tenant.as_str())
-        .bind(lease.evaluation.as_uuid())
-        .bind(i64::from(lease.attempt))
-        .fetch_optional(db)
-        .await
-        .map_err(failed("measuring output"))?
-        .ok_or_else(|| corrupt(format!("attempt {} of {} has no row", lease.attempt, lease.evaluation)))?;
-    Ok(Stored {
-        stdout: number(&row, "stdout_bytes")?,
-        stderr: number(&row, "stderr_bytes")?,
-        cut: get::<i64>(&row, "output_cut")? != 0,
-    })
+/// What is stored of attempts that are held: asked after they are, since it may have grown until then.
+pub(super) async fn measure(
+    db: &mut Connection<'_>,
+    leases: impl Iterator<Item = &Lease>,
+) -> Result<HashMap<EvaluationId, Stored>, StoreError> {
+    let mut rows = Rows::of(MEASURE.0, MEASURE.1);
+    for lease in leases {
+        rows.push(row![lease.tenant.as_str(), lease.evaluation.as_uuid(), i64::from(lease.attempt)]);
+    }
+    let measured = rows.fetch_all(db).await.map_err(failed("measuring output"))?;
+    let stored = measured.iter().map(|row| {
+        let stored = Stored {
+            stdout: number(row, "stdout_bytes")?,
+            stderr: number(row, "stderr_bytes")?,
+            cut: get::<i64>(row, "output_cut")? != 0,
+        };
+        Ok((EvaluationId::from_uuid(get(row, "evaluation")?), stored))
+    });
+    stored.collect()
 }
 
-async fn insert(
-    db: &mut Connection<'_>,
-    (lease, stream): (&Lease, Stream),
-    start: u64,
-    bytes: &[u8],
-) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO output (tenant, evaluation, attempt, stream, start_at, bytes) \
-         VALUES ($1, $2, $3, $4, $5, $6)";
+const MEASURE: (&str, &str) = (
+    "WITH v (tenant, evaluation, number) AS (VALUES",
+    ") SELECT a.evaluation, a.stdout_bytes, a.stderr_bytes, a.output_cut FROM v CROSS JOIN attempts a \
+     WHERE a.tenant = v.tenant AND a.evaluation = v.evaluation AND a.number = v.number",
+);
+
+const INSERT: &str = "INSERT INTO output (tenant, evaluation, attempt, stream, start_at, bytes) VALUES";
+
+fn push(rows: &mut Rows, (lease, stream): (&Lease, Stream), start: u64, bytes: &[u8]) {
     let mut at = start;
     for piece in bytes.chunks(PIECE_BYTES_MAX) {
-        query(SQL)
-            .bind(lease.tenant.as_str())
-            .bind(lease.evaluation.as_uuid())
-            .bind(i64::from(lease.attempt))
-            .bind(stream.as_str())
-            .bind(sql_number(at))
-            .bind(piece)
-            .execute(&mut *db)
-            .await
-            .map_err(failed("writing output"))?;
+        let (tenant, id, attempt) = (lease.tenant.as_str(), lease.evaluation.as_uuid(), lease.attempt);
+        rows.push(row![tenant, id, i64::from(attempt), stream.as_str(), sql_number(at), piece]);
         at += piece.len() as u64;
     }
-    Ok(())
 }
 
 /// Puts an attempt's output where it stays, once no more will come: what is small into one row, and what
 /// is large into a blob, by and by.
-pub(super) async fn settle(db: &mut Connection<'_>, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
-    let mut stored = measure(db, lease).await?;
+pub(super) async fn settle(
+    db: &mut Connection<'_>,
+    lease: &Lease,
+    (grown, now): (&Grown, Timestamp),
+) -> Result<(), StoreError> {
     for stream in Stream::ALL {
-        match *stored.of(stream) {
+        let (before, after) = (*grown.before.clone().of(stream), *grown.after.clone().of(stream));
+        match after {
             0 => {}
+            // What came just now, and nothing else, is one row already.
+            small if small <= OUTPUT_IN_ROWS_MAX && before == 0 => {}
             small if small <= OUTPUT_IN_ROWS_MAX => compact(db, (lease, stream)).await?,
             _ => blobs::want(db, lease, stream, now).await?,
         }
@@ -156,7 +172,9 @@ pub(super) async fn settle(db: &mut Connection<'_>, lease: &Lease, now: Timestam
 async fn compact(db: &mut Connection<'_>, of: (&Lease, Stream)) -> Result<(), StoreError> {
     if chunks(db, of).await? > 1 {
         let bytes = take(db, of).await?;
-        insert(db, of, 0, &bytes).await?;
+        let mut rows = Rows::of(INSERT, "");
+        push(&mut rows, of, 0, &bytes);
+        rows.execute(db).await.map_err(failed("compacting output"))?;
     }
     Ok(())
 }

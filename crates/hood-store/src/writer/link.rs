@@ -91,10 +91,7 @@ impl Link {
     }
 
     /// What is to be written next; meanwhile what is to be tidied is.
-    pub(super) async fn next(
-        &mut self,
-        waiting: &mut mpsc::Receiver<Box<dyn Waiting>>,
-    ) -> Option<Box<dyn Waiting>> {
+    pub(super) async fn next(&mut self, waiting: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
         let Self::Sqlite(local) = self else { return waiting.recv().await };
         while local.upkeep.has_something_to_do() {
             match tokio::time::timeout(QUIET, waiting.recv()).await {
@@ -105,12 +102,13 @@ impl Link {
         waiting.recv().await
     }
 
-    /// Transactions of what came together. Where nobody else writes that is one.
-    pub(super) fn arrange(&self, mut shared: Vec<Box<dyn Waiting>>) -> Vec<Vec<Box<dyn Waiting>>> {
+    /// Transactions of what came together, those of a kind side by side. Where nobody else writes that
+    /// is one.
+    pub(super) fn arrange(&self, mut shared: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+        shared.sort_by_cached_key(Waiting::turn);
         if matches!(self, Self::Sqlite(_)) {
             return vec![shared];
         }
-        shared.sort_by_cached_key(|waiting| waiting.turn());
         let alone = shared.split_off(shared.partition_point(|waiting| waiting.turn() < Turn::Alone));
         let together = Some(shared).filter(|shared| !shared.is_empty());
         together.into_iter().chain(alone.into_iter().map(|one| vec![one])).collect()
