@@ -94,6 +94,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir().context("make a directory")?;
     let directory = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&directory).context("make the directory to keep")?;
+    let directory = directory.canonicalize().context("find the directory to keep")?;
     let apart = args.partings > 0;
     let setting = Setting {
         binary: binary(args)?,

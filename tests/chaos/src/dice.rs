@@ -7,10 +7,6 @@ use std::time::Duration;
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// Dice of their own for one use, so that two uses do not shift each other's numbers.
     pub(crate) fn of(seed: u64, purpose: u64) -> Self {
         let mut mixed = Self(seed ^ purpose.wrapping_mul(0xd6e8_feb8_6659_fd93));

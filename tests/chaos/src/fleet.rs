@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -12,7 +13,6 @@ use hood_client::{Client, Retry, Token};
 use hood_testkit::{Location, Redis};
 
 use crate::database::{Database, Postgres, blocking};
-use crate::dice::Dice;
 use crate::history::now;
 use crate::member::{Invocation, Member, Role};
 use crate::network::Network;
@@ -229,9 +229,11 @@ pub(crate) fn client(address: SocketAddr, token: &str) -> anyhow::Result<Client>
 
 /// One at which nobody listens. In a namespace of its own everything is free.
 pub(crate) fn free_address(location: &Location) -> anyhow::Result<SocketAddr> {
-    let mut dice = Dice::new(now().unsigned_abs());
+    // From somewhere by chance, since runs may be beside each other, and on from there, since two
+    // that are drawn may be the same.
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(now().unsigned_abs()));
     for _ in 0..PORT_TRIES {
-        let port = PORTS.start + dice.below(PORTS.end - PORTS.start);
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
         let address = SocketAddr::from((location.host, u16::try_from(port)?));
         if !location.host.is_loopback() || TcpListener::bind(address).is_ok() {
             return Ok(address);
