@@ -15,6 +15,8 @@ use futures::future::join_all;
 use hood_wire::api;
 use tokio::sync::Mutex;
 
+use crate::figures::{Figure, Figures};
+
 pub use pulse::Pulse;
 pub use vitals::Vitals;
 
@@ -37,7 +39,8 @@ struct Inner {
     timeout: Duration,
     cache_for: Duration,
     entries: RwLock<Vec<Arc<Entry>>>,
-    vitals: Vitals,
+    vitals: Arc<Vitals>,
+    figures: Figures,
 }
 
 struct Entry {
@@ -70,8 +73,8 @@ impl Default for Health {
 
 impl Health {
     pub fn new(timeout: Duration, cache_for: Duration) -> Self {
-        let vitals = Vitals::default();
-        Self(Arc::new(Inner { timeout, cache_for, entries: RwLock::default(), vitals }))
+        let (vitals, figures) = (Arc::new(Vitals::default()), Figures::default());
+        Self(Arc::new(Inner { timeout, cache_for, entries: RwLock::default(), vitals, figures }))
     }
 
     /// Adds a check; a second one of the same name takes the first one's place. An `Err` says what
@@ -112,6 +115,20 @@ impl Health {
     /// What the worker of this process reports of itself.
     pub fn vitals(&self) -> &Vitals {
         &self.0.vitals
+    }
+
+    /// This process has a worker: how much that holds is told.
+    pub(crate) fn tell_leases(&self) {
+        let vitals = Arc::clone(&self.0.vitals);
+        self.figures().register(move || {
+            let held = vitals.leases_held();
+            async move { Figure::Leases(held) }
+        });
+    }
+
+    /// What explains how it is.
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.0.figures
     }
 
     /// Looks at everything whose last look is too old, all at once, each within the timeout.

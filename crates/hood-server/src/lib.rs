@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod dispatcher;
 pub mod document;
+pub(crate) mod figures;
 pub mod health;
 pub mod link;
 pub mod notifier;

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::health::Pulse;
-use crate::telemetry::metrics::record_delivery;
+use crate::telemetry::metrics::{record_delivery, record_send};
 use crate::webhook::{SEND_TIME_MAX, Sender, Sent, Target};
 use pace::{Pace, Turn};
 
@@ -186,7 +186,10 @@ impl Shared {
     async fn send(&self, delivery: &Delivery, target: &Target, body: String) -> Settled {
         let id = delivery_id(&delivery.id);
         let seconds = self.clock.now().as_micros().div_euclid(1_000_000);
-        match self.sender.send(target, &id, seconds, body).await {
+        let began = Instant::now();
+        let sent = self.sender.send(target, &id, seconds, body).await;
+        record_send(began.elapsed());
+        match sent {
             Sent::Taken { status } => {
                 record_delivery("delivered");
                 Settled::Delivered { at: self.clock.now(), status }

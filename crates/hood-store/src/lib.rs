@@ -35,10 +35,10 @@ pub use error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 pub use keeping::{ORPHAN_AGE, WRITING_MAX};
 pub use migrate::{Duty, Step, migrate, pending_on};
 pub use model::{
-    Accepted, AttemptRecord, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk, Claimed,
-    Commit, Dead, Delete, Delivery, DeliveryId, DeliveryRecord, DeliveryState, Filter, Idempotency, Key,
-    Lapsed, Lease, Lives, NewEvaluation, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record,
-    RecordSummary, Renewed, Requeued, Settled, Span, Storage, Tenure,
+    Accepted, AttemptRecord, Backlog, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk,
+    Claimed, Commit, Dead, Delete, Delivery, DeliveryBacklog, DeliveryId, DeliveryRecord, DeliveryState,
+    Filter, Idempotency, Key, Lapsed, Lease, Lives, NewEvaluation, NewKey, NewSubmission, OutputSlice, Page,
+    QueueRecord, Record, RecordSummary, Renewed, Requeued, Settled, Span, Storage, Tenure,
 };
 pub use store::Store;
-pub use wake::{BusConfig, BusError, BusSide, Cancels, Reach, Subscription, Wake};
+pub use wake::{BusConfig, BusError, BusSide, Cancels, Mishaps, Reach, Subscription, Wake};

@@ -6,12 +6,12 @@ mod lease;
 mod record;
 mod submission;
 
-pub use delivery::{Delivery, DeliveryId, DeliveryRecord, DeliveryState, Settled};
+pub use delivery::{Delivery, DeliveryBacklog, DeliveryId, DeliveryRecord, DeliveryState, Settled};
 pub use lease::{
     Cancel, CancelIntent, CancelWish, Chunk, Claimed, Commit, Delete, Lapsed, Lease, Renewed, Tenure,
 };
 pub use record::{
-    AttemptRecord, BatchRecord, CapacityRecord, Dead, Filter, OutputSlice, Page, QueueRecord, Record,
-    RecordSummary, Span, Storage,
+    AttemptRecord, Backlog, BatchRecord, CapacityRecord, Dead, Filter, OutputSlice, Page, QueueRecord,
+    Record, RecordSummary, Span, Storage,
 };
 pub use submission::{Accepted, Idempotency, Key, Lives, NewEvaluation, NewKey, NewSubmission, Requeued};

@@ -1,5 +1,6 @@
 //! Everything that only reads. Each look is one snapshot.
 
+mod backlog;
 mod list;
 mod told;
 
@@ -19,6 +20,7 @@ use crate::rows::{
 };
 use crate::writer::failed;
 
+pub(crate) use backlog::{backlog, delivery_backlog};
 pub(crate) use list::list;
 pub(crate) use told::{deliveries, lives};
 

@@ -18,9 +18,10 @@ use crate::error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 use crate::gate::Gate;
 use crate::migrate;
 use crate::model::{
-    Accepted, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Delivery, DeliveryId,
-    DeliveryRecord, DeliveryState, Filter, Idempotency, Key, Lapsed, Lease, Lives, NewKey, NewSubmission,
-    OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Requeued, Settled, Span, Storage, Tenure,
+    Accepted, Backlog, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Delivery,
+    DeliveryBacklog, DeliveryId, DeliveryRecord, DeliveryState, Filter, Idempotency, Key, Lapsed, Lease,
+    Lives, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Requeued,
+    Settled, Span, Storage, Tenure,
 };
 use crate::ops::client::{Count, Durability, Expire, Forget, InsertKey, PutCapacity, RequestCancel};
 use crate::ops::commit::Write;
@@ -323,6 +324,17 @@ impl Store {
     pub async fn queue(&self, tenant: &Tenant) -> Result<QueueRecord, StoreError> {
         let mut look = self.look().await?;
         read::queue(&mut look.connection(), tenant).await
+    }
+
+    /// What waits and what runs, of everybody together.
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let mut look = self.look().await?;
+        read::backlog(&mut look.connection()).await
+    }
+
+    /// What is still to be told, of everybody together.
+    pub async fn delivery_backlog(&self) -> Result<DeliveryBacklog, StoreError> {
+        read::delivery_backlog(&mut self.reader().await?.connection()).await
     }
 
     /// Gives up on up to `limit` that have been queued since `older_than`.

@@ -27,7 +27,7 @@ use tokio::task::AbortHandle;
 use config::Endpoint;
 pub use config::{BusConfig, BusError, BusSide};
 use link::Link;
-pub use link::Reach;
+pub use link::{Mishaps, Reach};
 use local::Bus;
 pub use local::{Cancels, Subscription};
 use publish::Outbox;
@@ -73,6 +73,10 @@ impl Wake {
     /// Whether other processes hear this one and are heard.
     pub fn reach(&self) -> Reach {
         self.beyond.as_ref().map_or(Reach::Alone, |beyond| beyond.link.reach())
+    }
+
+    pub fn mishaps(&self) -> Mishaps {
+        self.beyond.as_ref().map_or_else(Mishaps::default, |beyond| beyond.link.mishaps())
     }
 
     /// Ends when something was queued after this call, not after the first poll. What becomes due

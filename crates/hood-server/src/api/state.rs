@@ -61,6 +61,10 @@ impl ApiState {
 
     pub fn from_parts(parts: ApiParts) -> Self {
         let units = parts.config.limits.body.units();
+        let figures = parts.health.figures();
+        figures.of_bus(&parts.store);
+        figures.of_queue(&parts.store, &parts.clock);
+        figures.of_storage(&parts.store);
         Self(Arc::new(Inner {
             parts,
             shutdown: CancellationToken::new(),

@@ -16,6 +16,8 @@ use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::health::Health;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Process;
 use crate::tls::Role;
 
 /// An API that answers. Dropping it without [`Running::shutdown`] is what a kill does.
@@ -34,6 +36,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let data_dir = Arc::new(DataDir::lock(&config.data_dir)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = apart::store(config, BusSide::Api).await?;
+    Metrics::of(Process::Api)?;
     let health = Health::default();
     apart::watch_store(&health, &store);
     let listen = config.server.listen;

@@ -14,13 +14,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
-use super::serve::{BURIAL_PATIENCE, Options, keep_proven, sound, start_places};
+use super::serve::{BURIAL_PATIENCE, Options, keep_proven, sound, start_places, tell_places};
 use super::{apart, side};
 use crate::config::Config;
 use crate::dispatcher::{self, DispatcherState};
 use crate::health::Health;
 use crate::link::RealWorld;
 use crate::telemetry::Traced;
+use crate::telemetry::metrics::Process;
 use crate::tls::Role;
 
 /// Beside a request's own bytes, an order has its head.
@@ -52,7 +53,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let data_dir = DataDir::lock(&config.data_dir)?;
     let stop = CancellationToken::new();
     let health = Health::default();
-    let side = side::start(config.metrics.listen, "dispatcher", &health, &stop).await?;
+    let side = side::start(config.metrics.listen, Process::Dispatcher, &health, &stop).await?;
     let local = start_places(config, Options::default()).await?;
     let policy = config.sandbox.policy.into();
     if let Err(why) = sound(&local.capacity(), policy) {
@@ -64,11 +65,13 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
         async move { sound }
     });
 
+    tell_places(&health, &local, config.worker.places);
+
     let name = credentials.identity().name;
     let life = rand::random::<u64>().to_string();
     let places = config.worker.places as usize;
     let service = Service::new(
-        Arc::new(Traced(local.clone())),
+        Arc::new(Traced::new(local.clone())),
         Arc::new(RealWorld::default()),
         ServiceConfig { name: name.clone(), life, alive_every: ALIVE_EVERY, places, outlives: false },
     );

@@ -13,6 +13,7 @@ use super::{apart, side, webhooks};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::health::Health;
+use crate::telemetry::metrics::Process;
 use crate::tls::Role;
 
 /// A notifier at work. Dropping it without [`Running::shutdown`] is what a kill does.
@@ -41,8 +42,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let health = Health::default();
     apart::watch_records(&health, &store);
     health.register_pulse(notifier.pulse());
+    health.figures().of_bus(&store);
+    health.figures().of_deliveries(&store, &clock);
     let (stop_sending, stop) = (CancellationToken::new(), CancellationToken::new());
-    let side = side::start(config.metrics.listen, "notifier", &health, &stop).await?;
+    let side = side::start(config.metrics.listen, Process::Notifier, &health, &stop).await?;
     let sending = tokio::spawn(notifier.run(stop_sending.clone()));
     Ok(Running { side, store, stop_sending, stop, sending })
 }

@@ -26,8 +26,11 @@ use crate::api::{self, ApiState};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::document;
+use crate::figures::Figure;
 use crate::health::Health;
-use crate::telemetry::Traced;
+use crate::notifier::Notifier;
+use crate::telemetry::metrics::Process;
+use crate::telemetry::{Metrics, Traced};
 use crate::worker::{Means, ThreadDice, TokioSpawner, Worker, WorkerConfig};
 
 /// Between two looks at whether the offer has changed.
@@ -94,11 +97,12 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     until_there(&store).await;
     let (token, token_is_new) = token(&data_dir, &store, clock.now()).await?;
     let local = start_places(config, options).await?;
-    let dispatch: Arc<dyn Dispatch> = Arc::new(Traced(local.clone()));
+    let dispatch: Arc<dyn Dispatch> = Arc::new(Traced::new(local.clone()));
     publish(&store, &*dispatch, config, clock.now()).await?;
     let offers =
         tokio::spawn(keep_offering(store.clone(), local.clone(), config.clone(), Arc::clone(&clock)));
 
+    Metrics::of(Process::Serve)?;
     let health = Health::default();
     let means = Means {
         store: Arc::new(store.clone()),
@@ -122,9 +126,8 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     watch_over(&health, &store, &local, &worker, policy);
     let keeping = Keeper::new(&store, &clock, worker_config(config).name).spawn(&stop_intake);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
-    let secret = webhooks::secret(&config.webhooks, &data_dir)?;
-    let notifier = webhooks::notifier(&config.webhooks, &secret, &store, &clock)?;
-    health.register_pulse(notifier.pulse());
+    tell_places(&health, &local, config.worker.places);
+    let notifier = notifier(config, &data_dir, &health, (&store, &clock))?;
     let notifier = tokio::spawn(notifier.run(stop_intake.clone()));
 
     let listen = match options.purpose {
@@ -193,6 +196,20 @@ impl Running {
             },
         }
     }
+}
+
+/// The sender of webhooks, and how it is.
+fn notifier(
+    config: &Config,
+    data_dir: &DataDir,
+    health: &Health,
+    (store, clock): (&Store, &Arc<dyn Clock>),
+) -> anyhow::Result<Notifier> {
+    let secret = webhooks::secret(&config.webhooks, data_dir)?;
+    let notifier = webhooks::notifier(&config.webhooks, &secret, store, clock)?;
+    health.register_pulse(notifier.pulse());
+    health.figures().of_deliveries(store, clock);
+    Ok(notifier)
 }
 
 /// A database of its own is there. A server that is late is waited for: this role has its places on
@@ -306,6 +323,15 @@ pub(super) fn sound(catalogue: &Catalogue, policy: PolicyMode) -> Result<(), Str
     }
 }
 
+/// How many places there are.
+pub(super) fn tell_places(health: &Health, local: &Local, most: u32) {
+    let local = local.clone();
+    health.figures().register(move || {
+        let live = local.live();
+        async move { Figure::Places { live, most } }
+    });
+}
+
 fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, policy: PolicyMode) {
     apart::watch_store(health, store);
     let places = local.clone();
@@ -314,4 +340,5 @@ fn watch_over(health: &Health, store: &Store, local: &Local, worker: &Worker, po
         async move { sound }
     });
     health.register_pulse(worker.pulse());
+    health.tell_leases();
 }

@@ -12,16 +12,18 @@ use axum::routing::get;
 use axum::{Json, Router};
 use hood_wire::api::{CheckState, Health as Report};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::health::Health;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::LEASES_HELD;
+use crate::telemetry::metrics::{Process, UPKEEP_EVERY};
 
 #[derive(Clone, Debug)]
 struct Side {
-    role: &'static str,
+    role: Process,
     health: Health,
     metrics: Metrics,
     began: Instant,
@@ -32,9 +34,12 @@ struct Side {
 struct Detail {
     role: &'static str,
     uptime_ms: u64,
-    leases_held: u64,
-    /// Since an evaluation last ended with a verdict of its program.
-    last_finished_at_us: Option<i64>,
+    /// For how long no evaluation has ended with a verdict of its program; of a worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_finished_age_ms: Option<u64>,
+    /// What this role has: the queue, leases, places, deliveries.
+    #[serde(flatten)]
+    figures: Map<String, Value>,
     #[serde(flatten)]
     report: Report,
 }
@@ -42,12 +47,19 @@ struct Detail {
 /// Listens where the operator wants it, if anywhere, until told to stop. Returns where.
 pub(super) async fn start(
     listen: Option<SocketAddr>,
-    role: &'static str,
+    role: Process,
     health: &Health,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<SocketAddr>> {
     // Installed even where nobody asks, so that counting has somewhere to go.
-    let metrics = Metrics::install()?;
+    let metrics = Metrics::of(role)?;
+    let folded = metrics.clone();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            folded.upkeep();
+        }
+    }));
     let Some(listen) = listen else { return Ok(None) };
     let listener = TcpListener::bind(listen)
         .await
@@ -79,18 +91,19 @@ async fn ready(State(side): State<Side>) -> (StatusCode, Json<Report>) {
 }
 
 async fn detailed(State(side): State<Side>) -> Json<Detail> {
-    let vitals = side.health.vitals();
+    let age = |at: hood_core::Timestamp| SystemClock.now().since(at);
+    let finished = side.health.vitals().last_finished().map(age);
     Json(Detail {
-        role: side.role,
+        role: side.role.as_str(),
         uptime_ms: u64::try_from(side.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        leases_held: vitals.leases_held(),
-        last_finished_at_us: vitals.last_finished().map(hood_core::Timestamp::as_micros),
+        last_finished_age_ms: finished.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        figures: side.health.figures().told().await,
         report: side.health.check().await,
     })
 }
 
 async fn figures(State(side): State<Side>) -> Response {
-    ::metrics::gauge!(LEASES_HELD).set(side.health.vitals().leases_held() as f64);
+    side.health.figures().measure().await;
     let text = side.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

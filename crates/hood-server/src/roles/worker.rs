@@ -17,8 +17,10 @@ use super::serve::{publish, worker_config};
 use super::{apart, side};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::link::{Https, RealWorld};
+use crate::telemetry::metrics::Process;
 use crate::tls::{Credentials, Role};
 use crate::worker::{Means, ThreadDice, TokioSpawner, Worker};
 
@@ -52,7 +54,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let health = Health::default();
     apart::watch_store(&health, &store);
     watch_dispatchers(&health, &remote);
-    let side = side::start(config.metrics.listen, "worker", &health, &stop).await?;
+    health.figures().of_bus(&store);
+    health.figures().of_queue(&store, &clock);
+    health.tell_leases();
+    let side = side::start(config.metrics.listen, Process::Worker, &health, &stop).await?;
 
     let identity = credentials.identity();
     let mut worker_config = worker_config(config);
@@ -115,6 +120,12 @@ fn watch_dispatchers(health: &Health, remote: &Remote) {
     health.register("dispatchers", move || {
         let (all, which) = away(&asked);
         async move { if all { Err(which) } else { Ok(()) } }
+    });
+    let asked = remote.clone();
+    health.figures().register(move || {
+        let peers = asked.health();
+        let away = peers.iter().filter(|peer| peer.away.is_some()).count();
+        async move { Figure::Dispatchers { answering: peers.len() - away, away } }
     });
     let asked = remote.clone();
     health.register_spare("every_dispatcher", move || {

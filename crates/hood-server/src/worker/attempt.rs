@@ -17,7 +17,10 @@ use super::evidence;
 use super::leases::{Held, Told};
 use super::{Means, Shared};
 use crate::document::{self, AcceptedDocument, Moments, ResultDocument, decision_document};
-use crate::telemetry::metrics::{record_attempt, record_finished, record_lost};
+use crate::telemetry::metrics::{
+    record_attempt, record_committed, record_finished, record_lease_lost, record_lost, record_retry,
+    record_taken_over,
+};
 use crate::telemetry::traces::{Part, Trace, trace_id};
 
 /// Output gathered into one commit at most; what is more goes into the next.
@@ -83,8 +86,9 @@ fn traced(claimed: &Claimed, entry: Entry, parent: Option<&str>, now: Timestamp)
 
 async fn see_through(mut attempt: Attempt<'_>, accepted: Result<Accepted, String>, entry: Entry) {
     let (shared, key) = (attempt.shared, attempt.key);
-    if entry == Entry::Fresh {
-        record_attempt();
+    match entry {
+        Entry::Fresh => record_attempt(),
+        Entry::TakenOver => record_taken_over(),
     }
     let mut ended = match accepted {
         Ok(accepted) => attempt.go(&accepted, entry).await,
@@ -98,6 +102,7 @@ async fn see_through(mut attempt: Attempt<'_>, accepted: Result<Accepted, String
         Ok(()) => {}
         Err(Stop::LeaseLost) => {
             attempt.trace.fail("lease lost");
+            record_lease_lost();
             tracing::warn!("lease lost; its new holder goes on");
         }
         Err(Stop::Refused(error)) => {
@@ -456,6 +461,7 @@ impl Attempt<'_> {
                 commit.transitions.push(step.transition);
                 self.commit(commit).await?;
                 self.evaluation = AnyEvaluation::Queued(step.evaluation);
+                record_retry();
             }
             AfterLoss::Final(step) => {
                 let result = evidence::lost(loss, &lost.reason, lost.seen, lost.assignment);
@@ -480,7 +486,10 @@ impl Attempt<'_> {
         let mut told = self.held.told.clone();
         loop {
             let error = match self.shared.means.store.commit(&self.held.lease, commit.clone()).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    record_committed(&commit.transitions, self.shared.means.clock.now());
+                    return Ok(());
+                }
                 Err(CommitError::StaleLease) => return Err(Stop::LeaseLost),
                 Err(CommitError::Store(error)) => error,
                 Err(error) => return Err(Stop::Refused(error)),

@@ -3,8 +3,9 @@
 mod apart;
 mod dispatcher;
 mod manual;
+mod metrics;
 mod notifier;
-mod process;
+pub(crate) mod process;
 mod receiver;
-mod site;
+pub(crate) mod site;
 mod tls;

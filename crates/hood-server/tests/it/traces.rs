@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::roles::site::Site;
 use crate::support::shell::Shell;
 
 /// Longer than a collector or a server takes to start on a loaded machine.
@@ -74,13 +75,30 @@ impl Collector {
         Some(collector)
     }
 
+    /// Of the first span of that name.
+    fn trace_of(&self, name: &str) -> String {
+        let mut trace = String::new();
+        until("the span arrives", || {
+            let mut last = String::new();
+            for line in self.text().lines() {
+                match line.trim().split_once(':').map(|(key, value)| (key.trim(), value.trim())) {
+                    Some(("Trace ID", value)) => last = value.to_owned(),
+                    Some(("Name", value)) if value == name && trace.is_empty() => trace.clone_from(&last),
+                    _ => {}
+                }
+            }
+            !trace.is_empty()
+        });
+        trace
+    }
+
     fn text(&self) -> String {
         std::fs::read_to_string(&self.written).unwrap_or_default()
     }
 
-    /// The spans of a trace by name: id and parent.
-    fn spans(&self, trace: &str) -> BTreeMap<String, (String, String)> {
-        let mut spans = BTreeMap::new();
+    /// The spans of a trace.
+    fn spans(&self, trace: &str) -> Vec<Span> {
+        let mut spans = Vec::new();
         let mut fields = BTreeMap::new();
         for line in self.text().lines() {
             let Some((key, value)) = line.trim().split_once(':') else { continue };
@@ -89,11 +107,40 @@ impl Collector {
                 fields.insert(key.to_owned(), value);
             } else if key == "Kind" && fields.get("Trace ID").is_some_and(|id| id == trace) {
                 let take = |key: &str| fields.get(key).cloned().unwrap_or_default();
-                spans.insert(take("Name"), (take("ID"), take("Parent ID")));
+                spans.push(Span { name: take("Name"), id: take("ID"), parent: take("Parent ID") });
             }
         }
         spans
     }
+
+    /// Waits until the whole trace is there, and looks whose child each span is.
+    fn has_the_whole_trace(&self) {
+        let request = "POST /v1/evaluations";
+        let wanted = [
+            (request, ""),
+            ("queue", request),
+            ("attempt", request),
+            ("place", "attempt"),
+            ("agent.run", "place"),
+        ];
+        until("every span arrives", || self.spans(TRACE).len() >= wanted.len());
+        let spans = self.spans(TRACE);
+        assert_eq!(spans.len(), wanted.len(), "one of each: {spans:?}");
+        let find = |name: &str| spans.iter().find(|span| span.name == name);
+        for (name, parent) in wanted {
+            let span = find(name).unwrap_or_else(|| panic!("{name} is in {spans:?}"));
+            let parent = find(parent).map_or("00f067aa0ba902b7", |parent| parent.id.as_str());
+            assert_eq!(span.parent, parent, "the parent of {name} in {spans:?}");
+        }
+        assert!(!self.text().contains(PRIVATE), "code or output in a trace");
+    }
+}
+
+#[derive(Debug)]
+struct Span {
+    name: String,
+    id: String,
+    parent: String,
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -119,8 +166,8 @@ fn serve(shell: &Shell, collector: &Collector) -> (Process, String) {
     (server, address)
 }
 
-async fn evaluate(shell: &Shell, address: &str) -> Value {
-    let token = std::fs::read_to_string(shell.path("data").join("token")).expect("a token");
+async fn evaluate(token: &Path, address: &str) -> Value {
+    let token = std::fs::read_to_string(token).expect("a token");
     let code = format!("print('{PRIVATE}')");
     let answer = reqwest::Client::new()
         .post(format!("{address}/v1/evaluations?wait=60s"))
@@ -139,29 +186,75 @@ async fn one_trace_spans_every_part_that_an_evaluation_goes_through() {
     let shell = Shell::new();
     let Some(collector) = Collector::start(shell.dir.path()) else { return };
     let (mut server, address) = serve(&shell, &collector);
-    let evaluation = evaluate(&shell, &address).await;
+    let evaluation = evaluate(&shell.path("data").join("token"), &address).await;
     assert_eq!(evaluation["verdict"], "succeeded", "{evaluation}");
     let pid = i32::try_from(server.0.id()).ok().and_then(Pid::from_raw).expect("a pid");
     kill_process(pid, Signal::TERM).expect("it is there");
     assert!(server.0.wait().expect("it ends").success());
 
-    let request = "POST /v1/evaluations";
-    let wanted = [
-        (request, ""),
-        ("queue", request),
-        ("attempt", request),
-        ("place", "attempt"),
-        ("agent.run", "place"),
-    ];
-    until("every span arrives", || collector.spans(TRACE).len() >= wanted.len());
-    let spans = collector.spans(TRACE);
-    for (name, parent) in wanted {
-        let (_, found) = spans.get(name).unwrap_or_else(|| panic!("{name} is in {spans:?}"));
-        let parent = if parent.is_empty() { "00f067aa0ba902b7" } else { &spans[parent].0 };
-        assert_eq!(found, parent, "the parent of {name} in {spans:?}");
-    }
+    collector.has_the_whole_trace();
     let text = collector.text();
     assert!(text.contains("service.name: Str(fumehood-serve)"));
     assert!(text.contains(evaluation["id"].as_str().expect("an id")));
-    assert!(!text.contains(PRIVATE), "code or output in a trace");
+}
+
+/// Each role exports for itself: what ties them together is what they tell each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_spans_roles_that_run_apart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(collector) = Collector::start(dir.path()) else { return };
+    let Some(mut site) = Site::new().await else { return };
+    site.everywhere.push(("telemetry.otlp_endpoint", format!("http://127.0.0.1:{}", collector.port)));
+    let (api, dispatcher) = (site.api(), site.dispatcher("127.0.0.1:0"));
+    let worker = site.worker("w1", &dispatcher.address("https://"));
+    let code = format!("print('{PRIVATE}')");
+    // Something is offered once this one has run.
+    let first = site.submit(&api, &code).await;
+    site.wait_for(&api, &first, |seen| !seen["verdict"].is_null()).await;
+    let address = format!("http://{}", api.address("http://"));
+    let evaluation = evaluate(&site.dir.path().join("api/token"), &address).await;
+    assert_eq!(evaluation["verdict"], "succeeded", "{evaluation}");
+    for process in [api, worker, dispatcher] {
+        assert!(process.stop().success());
+    }
+    collector.has_the_whole_trace();
+    for role in ["api", "worker", "dispatcher"] {
+        assert!(collector.text().contains(&format!("service.name: Str(fumehood-{role})")), "{role}");
+    }
+}
+
+/// Its worker dies and another one listens: the place is one, and so is its program's run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_has_one_run_though_another_worker_hears_its_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(collector) = Collector::start(dir.path()) else { return };
+    let Some(mut site) = Site::new().await else { return };
+    site.everywhere.push(("telemetry.otlp_endpoint", format!("http://127.0.0.1:{}", collector.port)));
+    let (api, dispatcher) = (site.api(), site.dispatcher("127.0.0.1:0"));
+    let address = dispatcher.address("https://");
+    let first = site.worker("w1", &address);
+    let id =
+        site.submit(&api, "import time\nfor n in range(60): print(n, flush=True); time.sleep(0.1)").await;
+    site.wait_for(&api, &id, |seen| {
+        seen["state"] == "running" && seen["stdout"]["preview"].as_str().is_some_and(|text| !text.is_empty())
+    })
+    .await;
+    let second = site.worker("w2", &address);
+    first.kill();
+    let seen = site.wait_for(&api, &id, |seen| !seen["verdict"].is_null()).await;
+    assert_eq!((&seen["verdict"], seen["attempts"].as_array().map(Vec::len)), (&json!("succeeded"), Some(1)));
+    for process in [api, second, dispatcher] {
+        assert!(process.stop().success());
+    }
+    let trace = collector.trace_of("agent.run");
+    until("the run arrives", || collector.spans(&trace).iter().any(|span| span.name == "agent.run"));
+    let spans = collector.spans(&trace);
+    for (name, count) in [("place", 1), ("agent.run", 1), ("attempt", 1)] {
+        let found = spans.iter().filter(|span| span.name == name).count();
+        // The killed worker's own attempt died with it.
+        assert_eq!(found, count, "{name} in {spans:?}");
+    }
+    let id_of = |name: &str| spans.iter().find(|span| span.name == name).map(|span| span.id.clone());
+    let run = spans.iter().find(|span| span.name == "agent.run").map(|span| span.parent.clone());
+    assert_eq!(run, id_of("place"));
 }

@@ -72,6 +72,15 @@ pub struct DeliveryRecord {
     pub last_reason: Option<String>,
 }
 
+/// What is still to be told, of everybody together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryBacklog {
+    /// Counted up to ten thousand.
+    pub pending: u64,
+    /// When the first of them is, or was, due.
+    pub due_at: Option<Timestamp>,
+}
+
 /// What came of one claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {

@@ -122,6 +122,15 @@ pub struct BatchRecord {
     pub counts: Vec<(State, u64)>,
 }
 
+/// What waits and what runs, of everybody together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Evaluations that are not terminal, by state and priority.
+    pub depth: Vec<(State, u8, u64)>,
+    /// By priority: since when the one that waits the longest does, of those that could be taken.
+    pub oldest: Vec<(u8, Timestamp)>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueRecord {
     /// Evaluations that have not ended, by state and priority; none is left out, zero is.

@@ -1,5 +1,6 @@
 //! Whether the bus is there, said once when that changes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// How far the hints of this process go.
@@ -32,6 +33,17 @@ enum State {
 #[derive(Debug, Default)]
 pub(super) struct Link {
     halves: Mutex<Halves>,
+    outages: AtomicU64,
+    gaps: AtomicU64,
+}
+
+/// What went wrong on the bus, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mishaps {
+    /// Times that the others could not be reached any more.
+    pub outages: u64,
+    /// Times that hints were found missing, or could not be read.
+    pub gaps: u64,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +72,7 @@ impl Link {
         match halves.reach() {
             Reach::CutOff { reason } if !halves.told && halves.is_down() => {
                 halves.told = true;
+                self.outages.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     error = %reason,
                     "the bus cannot be reached; until it can, other processes are heard by polling"
@@ -71,6 +84,16 @@ impl Link {
             }
             _ => {}
         }
+    }
+
+    /// Something was said that this process did not hear.
+    pub(super) fn missed(&self) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn mishaps(&self) -> Mishaps {
+        let [outages, gaps] = [&self.outages, &self.gaps].map(|count| count.load(Ordering::Relaxed));
+        Mishaps { outages, gaps }
     }
 
     pub(super) fn reach(&self) -> Reach {

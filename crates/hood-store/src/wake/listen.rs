@@ -37,7 +37,7 @@ pub(super) async fn listen(endpoint: Arc<Endpoint>, bus: Arc<Bus>, link: Arc<Lin
                 link.up(Half::Listening);
                 // What was said before the session's beginning was not heard.
                 bus.fire_everything();
-                session.hear(&bus).await
+                session.hear(&bus, &link).await
             }
             Err(reason) => reason,
         };
@@ -78,24 +78,29 @@ impl Session {
     }
 
     /// Passes on what is heard; ends when nothing can be heard any more.
-    async fn hear(&mut self, bus: &Bus) -> RedisError {
+    async fn hear(&mut self, bus: &Bus, link: &Link) -> RedisError {
         loop {
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(ENTRIES_MAX).arg("BLOCK").arg(BLOCK_MS).arg("STREAMS");
             read.arg(&self.streams).arg(&self.positions);
             match read.query_async::<Option<StreamReadReply>>(&mut self.connection).await {
-                Ok(reply) => self.pass_on(reply.unwrap_or_default(), bus),
+                Ok(reply) => self.pass_on(reply.unwrap_or_default(), bus, link),
                 Err(error) => return error,
             }
         }
     }
 
-    fn pass_on(&mut self, reply: StreamReadReply, bus: &Bus) {
+    fn pass_on(&mut self, reply: StreamReadReply, bus: &Bus, link: &Link) {
         for stream in reply.keys {
             let Some(at) = self.streams.iter().position(|known| *known == stream.key) else { continue };
             for entry in stream.ids {
-                match Message::read(&entry.map) {
-                    Some(message) if self.heard.follows(&message) && !message.notice.is_everything() => {
+                let message = Message::read(&entry.map);
+                let follows = message.as_ref().is_some_and(|message| self.heard.follows(message));
+                if !follows {
+                    link.missed();
+                }
+                match message {
+                    Some(message) if follows && !message.notice.is_everything() => {
                         message.notice.signals().for_each(|signal| bus.fire(signal));
                     }
                     _ => bus.fire_everything(),

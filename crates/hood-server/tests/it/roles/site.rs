@@ -14,37 +14,39 @@ use super::process::{Process, tls};
 use super::tls::Authority;
 use crate::support::app::catalogue;
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Long enough for a loaded machine, short enough to be waited for.
 const LEASE_MS: u64 = 2000;
 
 /// What every notifier signs with.
-pub(super) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Users of the database.
 const ROLES: [&str; 3] = ["api", "worker", "notifier"];
 
 /// An installation: a database, an authority and a directory.
-pub(super) struct Site {
-    pub(super) server: &'static hood_testkit::Postgres,
-    pub(super) owner_url: String,
-    pub(super) database: String,
-    pub(super) authority: Authority,
-    pub(super) dir: tempfile::TempDir,
-    pub(super) http: reqwest::Client,
+pub(crate) struct Site {
+    pub(crate) server: &'static hood_testkit::Postgres,
+    pub(crate) owner_url: String,
+    pub(crate) database: String,
+    pub(crate) authority: Authority,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) http: reqwest::Client,
+    /// Settings of each role besides its own.
+    pub(crate) everywhere: Vec<(&'static str, String)>,
 }
 
 impl Site {
     /// `None`, said aloud, where there is no PostgreSQL.
-    pub(super) async fn new() -> Option<Self> {
+    pub(crate) async fn new() -> Option<Self> {
         let site = Self::without_schema().await?;
         site.migrate();
         Some(site)
     }
 
     /// Each role has a database user of its own, who is in no group and has no right yet.
-    pub(super) async fn without_schema() -> Option<Self> {
+    pub(crate) async fn without_schema() -> Option<Self> {
         if let Some(why) = hood_testkit::missing() {
             let _ = writeln!(std::io::stderr(), "\nSKIPPED: roles: {why}");
             return None;
@@ -56,11 +58,19 @@ impl Site {
             server.sql(&database, &format!("CREATE ROLE {role}_{database} LOGIN")).expect("a user");
         }
         let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a directory"));
-        Some(Self { server, owner_url, database, authority, dir, http: reqwest::Client::new() })
+        Some(Self {
+            server,
+            owner_url,
+            database,
+            authority,
+            dir,
+            http: reqwest::Client::new(),
+            everywhere: Vec::new(),
+        })
     }
 
     /// What the owner does: the schema, and each user into its group.
-    pub(super) fn migrate(&self) {
+    pub(crate) fn migrate(&self) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fumehood"));
         let output = command
             .args(["migrate", "--data-dir"])
@@ -75,7 +85,7 @@ impl Site {
         }
     }
 
-    pub(super) fn shared(&self, role: &str) -> Vec<(&'static str, String)> {
+    pub(crate) fn shared(&self, role: &str) -> Vec<(&'static str, String)> {
         let blobs = self.dir.path().join("blobs");
         vec![
             ("store.url", self.server.url(&format!("{role}_{}", self.database), &self.database)),
@@ -84,31 +94,37 @@ impl Site {
         ]
     }
 
-    pub(super) fn dispatcher(&self, listen: &str) -> Process {
-        let mut settings = tls(&self.authority.files(Role::Dispatcher, "d1"));
-        settings.push(("dispatcher.listen", listen.to_owned()));
-        settings.push(("worker.places", "4".to_owned()));
-        Process::start("dispatcher", self.dir.path(), &settings)
+    fn start(&self, role: &str, mut settings: Vec<(&'static str, String)>) -> Process {
+        settings.extend_from_slice(&self.everywhere);
+        Process::start(role, self.dir.path(), &settings)
     }
 
-    pub(super) fn worker(&self, name: &str, dispatcher: &str) -> Process {
+    pub(crate) fn dispatcher(&self, listen: &str) -> Process {
+        let mut settings = tls(&self.authority.files(Role::Dispatcher, "d1"));
+        settings.push(("dispatcher.listen", listen.to_owned()));
+        settings.push(("metrics.listen", "127.0.0.1:0".to_owned()));
+        settings.push(("worker.places", "4".to_owned()));
+        self.start("dispatcher", settings)
+    }
+
+    pub(crate) fn worker(&self, name: &str, dispatcher: &str) -> Process {
         let mut settings = self.shared("worker");
         settings.extend(tls(&self.authority.files(Role::Worker, name)));
         settings.push(("worker.dispatchers", format!("https://{dispatcher}")));
         settings.push(("worker.places", "4".to_owned()));
         settings.push(("metrics.listen", "127.0.0.1:0".to_owned()));
-        Process::start(&format!("worker-{name}"), self.dir.path(), &settings)
+        self.start(&format!("worker-{name}"), settings)
     }
 
-    pub(super) fn api(&self) -> Process {
+    pub(crate) fn api(&self) -> Process {
         let mut settings = self.shared("api");
         settings.push(("server.listen", "127.0.0.1:0".to_owned()));
         settings.push(("webhooks.allow", "127.0.0.0/8".to_owned()));
-        Process::start("api", self.dir.path(), &settings)
+        self.start("api", settings)
     }
 
     /// It may connect to this host, which the tests' receivers are on.
-    pub(super) fn notifier(&self, name: &str, more: &[(&'static str, String)]) -> Process {
+    pub(crate) fn notifier(&self, name: &str, more: &[(&'static str, String)]) -> Process {
         let url = self.server.url(&format!("notifier_{}", self.database), &self.database);
         let mut settings = vec![
             ("store.url", url),
@@ -117,11 +133,11 @@ impl Site {
             ("metrics.listen", "127.0.0.1:0".to_owned()),
         ];
         settings.extend_from_slice(more);
-        Process::start(&format!("notifier-{name}"), self.dir.path(), &settings)
+        self.start(&format!("notifier-{name}"), settings)
     }
 
     /// The store as a worker's user, which says what is offered, so that something is accepted.
-    pub(super) async fn worker_store(&self) -> Store {
+    pub(crate) async fn worker_store(&self) -> Store {
         let url = self.server.url(&format!("worker_{}", self.database), &self.database);
         let url = DatabaseUrl::parse(&url).expect("an address");
         let config = StoreConfig::at(self.dir.path().join("played"));
@@ -131,7 +147,7 @@ impl Site {
         store
     }
 
-    pub(super) async fn call(&self, api: &Process, path: &str, body: Option<&Value>) -> (u16, Value) {
+    pub(crate) async fn call(&self, api: &Process, path: &str, body: Option<&Value>) -> (u16, Value) {
         let url = format!("http://{}{path}", api.address("http://"));
         let token = until("a key", || fs::read_to_string(self.dir.path().join("api/token")).ok()).await;
         let request = match body {
@@ -147,11 +163,11 @@ impl Site {
     }
 
     /// Submits as soon as something is offered.
-    pub(super) async fn submit(&self, api: &Process, code: &str) -> String {
+    pub(crate) async fn submit(&self, api: &Process, code: &str) -> String {
         self.submit_as(api, &json!({ "code": code })).await
     }
 
-    pub(super) async fn submit_as(&self, api: &Process, submission: &Value) -> String {
+    pub(crate) async fn submit_as(&self, api: &Process, submission: &Value) -> String {
         let began = Instant::now();
         loop {
             let (status, body) = self.call(api, "/v1/evaluations", Some(submission)).await;
@@ -163,7 +179,7 @@ impl Site {
         }
     }
 
-    pub(super) async fn wait_for(&self, api: &Process, id: &str, what: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait_for(&self, api: &Process, id: &str, what: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             let (_, seen) = self.call(api, &format!("/v1/evaluations/{id}"), None).await;
@@ -175,7 +191,7 @@ impl Site {
         }
     }
 
-    pub(super) async fn stdout(&self, api: &Process, id: &str) -> String {
+    pub(crate) async fn stdout(&self, api: &Process, id: &str) -> String {
         let url = format!("http://{}/v1/evaluations/{id}/stdout", api.address("http://"));
         let token = fs::read_to_string(self.dir.path().join("api/token")).expect("a token");
         let response = self.http.get(url).bearer_auth(token.trim()).send().await.expect("an answer");
@@ -183,7 +199,7 @@ impl Site {
     }
 }
 
-pub(super) async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = found() {

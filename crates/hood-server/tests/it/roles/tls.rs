@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -12,6 +12,8 @@ use hood_dispatch::remote::{ALIVE_EVERY, Remote, Service, ServiceConfig, Transpo
 use hood_server::config::TlsFiles;
 use hood_server::dispatcher::{self, DispatcherState};
 use hood_server::link::{Https, RealWorld};
+use hood_server::telemetry::Traced;
+use hood_server::telemetry::traces::{Exporting, export};
 use hood_server::tls::pki::{self, Request};
 use hood_server::tls::{Credentials, Identity, Role};
 use tokio::net::TcpListener;
@@ -79,6 +81,14 @@ pub(crate) async fn worker(address: SocketAddr, credentials: &Credentials) -> Re
     remote
 }
 
+/// As a dispatcher has it where somebody records, so that the suite goes through that as well.
+fn traced(local: Local) -> Traced<Local> {
+    static RECORDING: OnceLock<Option<Exporting>> = OnceLock::new();
+    // Nobody is there to take what is recorded, and it is dropped.
+    RECORDING.get_or_init(|| export("http://127.0.0.1:1", "test").expect("an exporter"));
+    Traced::new(local)
+}
+
 async fn over_https() -> Bench {
     Bench::behind(|local: Local| -> Another {
         let authority = Arc::new(Authority::new());
@@ -86,7 +96,7 @@ async fn over_https() -> Bench {
         Box::new(move || {
             let (authority, address, local) = (Arc::clone(&authority), Arc::clone(&address), local.clone());
             async move {
-                let serving = || serve(Arc::new(local), &authority);
+                let serving = || serve(Arc::new(traced(local)), &authority);
                 let address = *address.get_or_init(serving).await;
                 let credentials = authority.credentials(Role::Worker, "w1");
                 Arc::new(worker(address, &credentials).await) as Arc<dyn Dispatch>
