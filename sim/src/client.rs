@@ -120,6 +120,8 @@ impl Client {
             grace_ms: GRACE_MS,
             priority: 5,
             image: None,
+            code: None,
+            build: None,
             traceparent: None,
         };
         NewEvaluation {

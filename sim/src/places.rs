@@ -240,6 +240,7 @@ fn catalogue(executor: &str) -> Catalogue {
             security: None,
             base: Base::HostPython,
             packages: Vec::new(),
+            code: Some(hood_core::program::Code::python()),
             imported: None,
             default_limits: Limits::DEFAULT,
             maximum_limits: Limits::MAXIMUM,

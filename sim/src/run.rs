@@ -151,7 +151,7 @@ fn ending(memory: &Memory, summary: &RecordSummary) -> Option<Ending> {
         memory.output(&tenant, id, span).now_or_never()?.ok().map(|slice| slice.bytes)
     };
     let output = (record.attempts.iter())
-        .map(|attempt| Stream::ALL.map(|stream| stored(attempt.number, stream).unwrap_or_default()))
+        .map(|attempt| Stream::PROGRAM.map(|stream| stored(attempt.number, stream).unwrap_or_default()))
         .collect();
     Some(Ending { record, events, output })
 }

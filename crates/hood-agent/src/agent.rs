@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use hood_sandbox::inside::{self, Cell, Ended, ForeignCalls, Orders, Report, read_report};
+use hood_sandbox::inside::{self, Cell, Ended, ForeignCalls, Orders, Report, Starter, read_report};
 use hood_wire::agent::{AgentFrame, Assignment, Exit, KillCause, OLDEST_VERSION, Usage, VERSION};
 use rustix::event::Timespec;
 
@@ -20,6 +20,8 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// How long after the main process's end the pipes are read and the others awaited.
 const DRAIN: Duration = Duration::from_secs(1);
+/// Between two passes over what a build left running: one that forks may slip past each.
+const CLEAR_EVERY: Duration = Duration::from_millis(2);
 
 /// Where the one run stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ enum Phase {
     Running { since: Instant },
     /// The main process has ended; the rest is killed and the pipes are drained.
     Draining { until: Instant, exit: Exit, wall: Option<Duration> },
+    /// A build has ended and nothing of it is left; the program waits to be let go.
+    Built { until: Instant },
+    /// The program was let go; what may be left of its build is looked for once more.
+    Clearing { until: Instant },
     /// The terminal frame is posted.
     Over { until: Instant },
 }
@@ -51,12 +57,27 @@ struct Killing {
 #[derive(Debug)]
 pub(crate) struct Agent {
     link: Link,
-    starter: OwnedFd,
     children: OwnedFd,
-    program: i32,
     /// Keeps the place's ids.
     _cell: Keep,
     phase: Phase,
+    /// What runs now.
+    run: Run,
+    /// The program, while it is a build's turn.
+    later: Option<Run>,
+    next_sample: Option<Instant>,
+}
+
+/// The part of a [`Cell`] that is only held.
+type Keep = Option<OwnedFd>;
+
+/// What is known of one of the two that a place may run: the build, and the program.
+#[derive(Debug)]
+struct Run {
+    starter: OwnedFd,
+    program: i32,
+    /// The starter's processes, while it waits.
+    pids: Vec<i32>,
     assignment: Assignment,
     orders: Orders,
     /// What the starter has said, and whether it can say more.
@@ -69,22 +90,15 @@ pub(crate) struct Agent {
     killing: Option<Killing>,
     usage: Usage,
     everyone_reaped: bool,
-    next_sample: Option<Instant>,
 }
 
-/// The part of a [`Cell`] that is only held.
-type Keep = Option<OwnedFd>;
-
-impl Agent {
-    pub(crate) fn new(cell: Cell) -> Self {
-        let Cell { link, starter, program, stdin, stdout, stderr, children, id_lock } = cell;
+impl Run {
+    fn new(starter: Starter) -> Self {
+        let Starter { command, pid, pids, stdin, stdout, stderr } = starter;
         Self {
-            link: Link::new(link),
-            starter,
-            children,
-            program,
-            _cell: id_lock,
-            phase: Phase::Waiting,
+            starter: command,
+            program: pid,
+            pids,
             assignment: Assignment::default(),
             orders: Orders::default(),
             heard: Vec::new(),
@@ -96,6 +110,25 @@ impl Agent {
             killing: None,
             usage: Usage::default(),
             everyone_reaped: false,
+        }
+    }
+}
+
+impl Agent {
+    pub(crate) fn new(cell: Cell) -> Self {
+        let Cell { link, build, program, children, id_lock } = cell;
+        let program = Run::new(program);
+        let (run, later) = match build {
+            Some(build) => (Run::new(build), Some(program)),
+            None => (program, None),
+        };
+        Self {
+            link: Link::new(link),
+            children,
+            _cell: id_lock,
+            phase: Phase::Waiting,
+            run,
+            later,
             next_sample: None,
         }
     }
@@ -122,13 +155,13 @@ impl Agent {
                 self.foreign_call()?;
             }
             if events.foreign_over {
-                self.foreign = None;
+                self.run.foreign = None;
             }
             if events.input {
-                self.input.write();
+                self.run.input.write();
             }
             for (index, ready) in events.outputs.into_iter().enumerate() {
-                if ready && let Some(stream) = self.output.read(index) {
+                if ready && let Some(stream) = self.run.output.read(index) {
                     self.end_program(KillCause::OutputLimit(stream), Duration::ZERO);
                 }
             }
@@ -145,6 +178,7 @@ impl Agent {
     fn is_done(&self) -> bool {
         match self.phase {
             Phase::Over { until } => self.link.all_acknowledged() || Instant::now() >= until,
+            Phase::Built { until } => Instant::now() >= until,
             _ => false,
         }
     }
@@ -152,13 +186,15 @@ impl Agent {
     /// Until the next thing that time brings.
     fn timeout(&self, now: Instant) -> Option<Timespec> {
         let phase = match self.phase {
-            Phase::Running { since } if self.killing.is_none() => Some(since + self.wall_limit()),
-            Phase::Draining { until, .. } | Phase::Over { until } => Some(until),
+            Phase::Running { since } if self.run.killing.is_none() => Some(since + self.wall_limit()),
+            Phase::Draining { until, .. } if self.later.is_some() => Some(until.min(now + CLEAR_EVERY)),
+            Phase::Clearing { until } => Some(until.min(now + CLEAR_EVERY)),
+            Phase::Draining { until, .. } | Phase::Built { until } | Phase::Over { until } => Some(until),
             _ => None,
         };
-        let killing = self.killing.as_ref().filter(|killing| !killing.killed && self.is_live());
+        let killing = self.run.killing.as_ref().filter(|killing| !killing.killed && self.is_live());
         let next =
-            [phase, killing.map(|killing| killing.kill_at), self.output.flush_at(now), self.next_sample];
+            [phase, killing.map(|killing| killing.kill_at), self.run.output.flush_at(now), self.next_sample];
         let next = next.into_iter().flatten().min()?;
         // A moment more, so that the poll does not return just before it.
         let wait = next.saturating_duration_since(now) + Duration::from_micros(50);
@@ -167,12 +203,12 @@ impl Agent {
 
     fn wall_limit(&self) -> Duration {
         // A limit beyond what the clock can add up to is none.
-        Duration::from_millis(self.assignment.wall_ms.min(u64::from(u32::MAX) * 1000))
+        Duration::from_millis(self.run.assignment.wall_ms.min(u64::from(u32::MAX) * 1000))
     }
 
     /// There is a main process.
     fn is_live(&self) -> bool {
-        !matches!(self.phase, Phase::Draining { .. } | Phase::Over { .. })
+        !matches!(self.phase, Phase::Draining { .. } | Phase::Built { .. } | Phase::Over { .. })
     }
 
     fn keep_time(&mut self) -> io::Result<()> {
@@ -180,44 +216,82 @@ impl Agent {
         if let Phase::Running { since } = self.phase
             && now >= since + self.wall_limit()
         {
-            let grace = Duration::from_millis(self.assignment.grace_ms);
+            let grace = Duration::from_millis(self.run.assignment.grace_ms);
             self.end_program(KillCause::Deadline, grace);
         }
+        let due = |killing: &&mut Killing| !killing.killed && now >= killing.kill_at;
         if self.is_live()
-            && let Some(killing) = &mut self.killing
-            && !killing.killed
-            && now >= killing.kill_at
+            && let Some(killing) = self.run.killing.as_mut().filter(due)
         {
             killing.killed = true;
-            // Nobody left is what was wanted.
-            let _ = inside::signal_everyone(SIGKILL);
+            self.signal(SIGKILL);
         }
         if self.next_sample.is_some_and(|at| now >= at) {
             self.sample(now);
         }
         if matches!(self.phase, Phase::Running { .. })
-            && self.output.flush_at(now).is_some_and(|at| now >= at)
+            && self.run.output.flush_at(now).is_some_and(|at| now >= at)
         {
             self.post_output(now)?;
         }
-        if let Phase::Draining { until, .. } = self.phase
-            && (now >= until || (self.everyone_reaped && self.output.is_drained()))
-        {
-            self.finish(now)?;
+        self.start_cleared(now)?;
+        if let Phase::Draining { until, .. } = self.phase {
+            let nobody_left = self.run.everyone_reaped || self.clear_build()?;
+            if now >= until || (nobody_left && self.run.output.is_drained()) {
+                self.finish(now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills what is still there of a build. True once nothing is.
+    fn clear_build(&self) -> io::Result<bool> {
+        let Some(program) = &self.later else { return Ok(false) };
+        Ok(inside::signal_all_but(&program.pids, SIGKILL)? == 0)
+    }
+
+    /// Reaches everything that runs, and not the program's starter, which waits for its turn.
+    fn signal(&self, signal: i32) {
+        // Nobody there is what is wanted of a kill, and nothing to be told of another signal.
+        let _ = match &self.later {
+            Some(program) => inside::signal_all_but(&program.pids, signal).map(drop),
+            None => inside::signal_everyone(signal),
+        };
+    }
+
+    /// The build has ended well: the program's turn.
+    fn go_on(&mut self, now: Instant) -> io::Result<()> {
+        if let Some(program) = self.later.take() {
+            self.run = program;
+            self.phase = Phase::Clearing { until: now + DRAIN };
+            self.start_cleared(now)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the program go once nothing of its build is there: one that cannot be got rid of ends the
+    /// place.
+    fn start_cleared(&mut self, now: Instant) -> io::Result<()> {
+        let Phase::Clearing { until } = self.phase else { return Ok(()) };
+        if inside::signal_all_but(&self.run.pids, SIGKILL)? == 0 {
+            self.run.orders.go();
+            self.phase = Phase::Starting { go: now };
+        } else if now >= until {
+            return Err(io::Error::other("the build is still running"));
         }
         Ok(())
     }
 
     fn post_output(&mut self, now: Instant) -> io::Result<()> {
-        self.output.frames(now).iter().try_for_each(|frame| self.link.post(frame))
+        self.run.output.frames(now).iter().try_for_each(|frame| self.link.post(frame))
     }
 
     fn sample(&mut self, now: Instant) {
-        let sampled = sampling::sample();
+        let sampled = sampling::sample(self.later.as_ref().map_or(&[], |program| &program.pids));
         let past = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value > limit);
-        if past(self.assignment.sampled_memory_bytes, sampled.memory_bytes) {
+        if past(self.run.assignment.sampled_memory_bytes, sampled.memory_bytes) {
             self.end_program(KillCause::SampledMemory, Duration::ZERO);
-        } else if past(self.assignment.sampled_processes, sampled.processes) {
+        } else if past(self.run.assignment.sampled_processes, sampled.processes) {
             self.end_program(KillCause::SampledProcesses, Duration::ZERO);
         }
         self.next_sample = matches!(self.phase, Phase::Running { .. }).then(|| now + sampling::EVERY);
@@ -230,12 +304,12 @@ impl Agent {
             return;
         }
         let kill_at = Instant::now() + grace;
-        match &mut self.killing {
+        match &mut self.run.killing {
             Some(killing) => killing.kill_at = killing.kill_at.min(kill_at),
             None => {
-                self.killing = Some(Killing { cause, kill_at, killed: false });
+                self.run.killing = Some(Killing { cause, kill_at, killed: false });
                 if !grace.is_zero() {
-                    let _ = inside::signal_everyone(SIGTERM);
+                    self.signal(SIGTERM);
                 }
             }
         }
@@ -256,7 +330,9 @@ impl Agent {
             self.phase = Phase::Running { since: now };
             let setup_us = micros(now.saturating_duration_since(go));
             self.link.post(&AgentFrame::Started { setup_us })?;
-            if self.assignment.sampled_memory_bytes.is_some() || self.assignment.sampled_processes.is_some() {
+            if self.run.assignment.sampled_memory_bytes.is_some()
+                || self.run.assignment.sampled_processes.is_some()
+            {
                 self.next_sample = Some(now);
             }
         }
@@ -265,32 +341,32 @@ impl Agent {
 
     /// Reads what the starter has sent, as far as it has.
     fn starter_says(&mut self) -> io::Result<Report> {
-        while self.starter_open {
-            let cell_says = inside::hear(&self.starter);
+        while self.run.starter_open {
+            let cell_says = inside::hear(&self.run.starter);
             match cell_says {
                 Ok((bytes, listener)) => {
-                    self.starter_open = !bytes.is_empty();
-                    self.heard.extend_from_slice(&bytes);
-                    self.foreign = self.foreign.take().or(listener);
+                    self.run.starter_open = !bytes.is_empty();
+                    self.run.heard.extend_from_slice(&bytes);
+                    self.run.foreign = self.run.foreign.take().or(listener);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Reset: it has ended with orders unread.
-                Err(_) => self.starter_open = false,
+                Err(_) => self.run.starter_open = false,
             }
         }
-        Ok(read_report(&self.heard, !self.starter_open))
+        Ok(read_report(&self.run.heard, !self.run.starter_open))
     }
 
     fn foreign_call(&mut self) -> io::Result<()> {
-        let Some(foreign) = &self.foreign else { return Ok(()) };
+        let Some(foreign) = &self.run.foreign else { return Ok(()) };
         match foreign.take() {
             Ok(Some(call)) => {
-                self.foreign_call = self.foreign_call.or(Some(call));
+                self.run.foreign_call = self.run.foreign_call.or(Some(call));
                 self.end_program(KillCause::ForeignCall, Duration::ZERO);
             }
             Ok(None) => {}
             // Everything under the filter has ended; the listener has nothing more to say.
-            Err(_) => self.foreign = None,
+            Err(_) => self.run.foreign = None,
         }
         Ok(())
     }
@@ -302,17 +378,17 @@ impl Agent {
         loop {
             match inside::reap() {
                 Ok(Some(reaped)) => {
-                    self.usage.user_us += reaped.user_us;
-                    self.usage.system_us += reaped.system_us;
-                    self.usage.max_rss_bytes = self.usage.max_rss_bytes.max(reaped.max_rss_bytes);
-                    self.usage.reaped += 1;
-                    if reaped.pid == self.program {
+                    self.run.usage.user_us += reaped.user_us;
+                    self.run.usage.system_us += reaped.system_us;
+                    self.run.usage.max_rss_bytes = self.run.usage.max_rss_bytes.max(reaped.max_rss_bytes);
+                    self.run.usage.reaped += 1;
+                    if reaped.pid == self.run.program {
                         self.main_ended(reaped.ended)?;
                     }
                 }
                 Ok(None) => return Ok(()),
                 Err(_) => {
-                    self.everyone_reaped = true;
+                    self.run.everyone_reaped = true;
                     return Ok(());
                 }
             }
@@ -323,7 +399,7 @@ impl Agent {
         // The program may have started and ended between two looks. What the starter has said is all
         // that it will say, even if another copy of its socket is about to be closed elsewhere.
         self.hear_starter()?;
-        if read_report(&self.heard, true) == Report::Running {
+        if read_report(&self.run.heard, true) == Report::Running {
             self.started()?;
         }
         let now = Instant::now();
@@ -337,8 +413,8 @@ impl Agent {
         };
         self.phase = Phase::Draining { until: now + DRAIN, exit, wall };
         self.next_sample = None;
-        // Whatever it left behind ends with it; nobody left is fine.
-        let _ = inside::signal_everyone(SIGKILL);
+        // Whatever it left behind ends with it.
+        self.signal(SIGKILL);
         Ok(())
     }
 }

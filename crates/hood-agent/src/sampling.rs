@@ -14,8 +14,8 @@ pub(crate) struct Sampled {
     pub(crate) memory_bytes: u64,
 }
 
-/// Adds up the processes but the agent: private memory each, and the tmpfs once.
-pub(crate) fn sample() -> Sampled {
+/// Adds up the processes but the agent and `waiting`: private memory each, and the tmpfs once.
+pub(crate) fn sample(waiting: &[i32]) -> Sampled {
     let mut sampled = Sampled::default();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(proc) = rustix::fs::open("/proc", flags, Mode::empty()) else { return sampled };
@@ -23,7 +23,8 @@ pub(crate) fn sample() -> Sampled {
     let mut entries = RawDir::new(&proc, space.spare_capacity_mut());
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name().to_string_lossy();
-        if name == "1" || !name.bytes().all(|byte| byte.is_ascii_digit()) {
+        let Ok(pid) = name.parse::<i32>() else { continue };
+        if pid == 1 || waiting.contains(&pid) {
             continue;
         }
         sampled.processes += 1;

@@ -11,20 +11,24 @@ use crate::call::{Call, Caller};
 use crate::retry::Backoff;
 use crate::sse::{Message, Parser};
 
-/// One of a program's two streams.
+/// What an evaluation writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
     Stdout,
     Stderr,
+    /// Both of a build's.
+    Build,
 }
 
 impl Stream {
-    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+    /// The program's two.
+    pub const PROGRAM: [Self; 2] = [Self::Stdout, Self::Stderr];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
+            Self::Build => "build",
         }
     }
 }

@@ -15,15 +15,21 @@ pub enum WaitStatus {
 pub enum Stream {
     Stdout,
     Stderr,
+    /// What a build wrote to either of the two, in the order in which it was read.
+    Build,
 }
 
 impl Stream {
-    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+    pub const ALL: [Self; 3] = [Self::Stdout, Self::Stderr, Self::Build];
+
+    /// Those that the program itself writes to.
+    pub const PROGRAM: [Self; 2] = [Self::Stdout, Self::Stderr];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
+            Self::Build => "build",
         }
     }
 }
@@ -49,6 +55,7 @@ impl KillCause {
             Self::CpuTime => "cpu_time",
             Self::Output(Stream::Stdout) => "stdout_limit",
             Self::Output(Stream::Stderr) => "stderr_limit",
+            Self::Output(Stream::Build) => "build_limit",
             Self::SampledMemory => "sampled_memory",
             Self::SampledProcesses => "sampled_processes",
         }
@@ -145,13 +152,31 @@ pub struct Observation {
     pub usage: Usage,
     pub stdout: StreamEnd,
     pub stderr: StreamEnd,
+    /// The build that came before the program, if one was asked for. Where it did not succeed, what
+    /// stands beside it is of no program.
+    pub build: Option<Box<BuildSeen>>,
 }
 
-impl Observation {
-    pub const fn stream(&self, stream: Stream) -> &StreamEnd {
-        match stream {
-            Stream::Stdout => &self.stdout,
-            Stream::Stderr => &self.stderr,
+/// Everything that was seen of a build's end, and the limits that it ran under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildSeen {
+    pub limits: Limits,
+    pub seen: Observation,
+}
+
+impl BuildSeen {
+    /// How the build itself ended, by the same table as a program; `None` where nothing says so.
+    pub fn outcome(&self) -> Option<Outcome> {
+        judge(&self.seen, &self.limits)
+    }
+
+    /// Both of its streams as the one that is kept of them.
+    pub const fn output(&self) -> StreamEnd {
+        let (stdout, stderr) = (&self.seen.stdout, &self.seen.stderr);
+        StreamEnd {
+            written: stdout.written.saturating_add(stderr.written),
+            kept: stdout.kept.saturating_add(stderr.kept),
+            complete: stdout.complete && stderr.complete,
         }
     }
 }
@@ -177,6 +202,7 @@ pub struct Outcome {
 /// The rows of the precedence table, first match first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
+    Build,
     FirstKill,
     OomKill,
     Violation,
@@ -187,6 +213,7 @@ pub enum Rule {
 impl Rule {
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Build => "build",
             Self::FirstKill => "first_kill",
             Self::OomKill => "oom_kill",
             Self::Violation => "violation",
@@ -199,6 +226,11 @@ impl Rule {
 /// Weighs what was seen. `None` where nothing seen says how the program ended: that attempt is
 /// lost, which is ours to answer for and not the program's.
 pub fn judge(seen: &Observation, limits: &Limits) -> Option<Outcome> {
+    if let Some(build) = &seen.build
+        && let Some(failed) = failed_build(build)
+    {
+        return failed;
+    }
     let hit = |limit| LimitHit { limit, allowed: limits.get(limit) };
     let (verdict, limit, decided_by) = if let Some(kill) = seen.kill {
         (kill.cause.verdict(), kill.cause.limit().map(hit), Rule::FirstKill)
@@ -222,6 +254,19 @@ pub fn judge(seen: &Observation, limits: &Limits) -> Option<Outcome> {
         (None, None) => (None, None),
     };
     Some(Outcome { verdict, exit_code, signal, limit, decided_by })
+}
+
+/// What is said where the build did not succeed: a cancel stays a cancel, and everything else is a
+/// failed build, with how it failed in `exit_code`, `signal` and `limit`. `Some(None)`: nothing says
+/// how it ended.
+fn failed_build(build: &BuildSeen) -> Option<Option<Outcome>> {
+    let Some(outcome) = build.outcome() else { return Some(None) };
+    let verdict = match outcome.verdict {
+        Verdict::Succeeded => return None,
+        Verdict::Cancelled => Verdict::Cancelled,
+        _ => Verdict::BuildFailed,
+    };
+    Some(Some(Outcome { verdict, decided_by: Rule::Build, ..outcome }))
 }
 
 #[cfg(test)]
@@ -295,7 +340,9 @@ mod tests {
     fn the_page_holds_the_same_table() {
         let page = include_str!("../../../docs/verdicts.md");
         let mut rest = page;
-        for rule in [Rule::FirstKill, Rule::OomKill, Rule::Violation, Rule::ExecError, Rule::WaitStatus] {
+        for rule in
+            [Rule::Build, Rule::FirstKill, Rule::OomKill, Rule::Violation, Rule::ExecError, Rule::WaitStatus]
+        {
             let row = format!("| `{}` |", rule.as_str());
             let at =
                 rest.find(&row).unwrap_or_else(|| panic!("docs/verdicts.md lacks {row}, or out of order"));
@@ -339,6 +386,43 @@ mod tests {
             let outcome = judge(&Observation { exec_error, ..Observation::default() }, &Limits::DEFAULT);
             assert_eq!(outcome.expect("judged").exit_code, Some(code));
         }
+    }
+
+    fn built(seen: Observation) -> Option<Box<BuildSeen>> {
+        Some(Box::new(BuildSeen { limits: Limits { wall_ms: 7, ..Limits::DEFAULT }, seen }))
+    }
+
+    #[test]
+    fn a_build_that_did_not_succeed_is_an_outcome_of_its_own() {
+        let wait = Some(WaitStatus::Exited(1));
+        let failed = Observation { build: built(Observation { wait, ..Observation::default() }), ..seen() };
+        let outcome = judge(&failed, &Limits::DEFAULT).expect("judged");
+        assert_eq!((outcome.verdict, outcome.exit_code), (Verdict::BuildFailed, Some(1)));
+        assert_eq!(outcome.decided_by, Rule::Build);
+        let slow = Observation { kill: kill(KillCause::WallTime), ..Observation::default() };
+        let outcome = judge(&Observation { build: built(slow), ..seen() }, &Limits::DEFAULT).expect("judged");
+        assert_eq!(outcome.verdict, Verdict::BuildFailed);
+        assert_eq!(outcome.limit.expect("named").allowed, 7, "the limit is the build's own");
+        let stopped = Observation { kill: kill(KillCause::Cancel), ..Observation::default() };
+        let outcome = judge(&Observation { build: built(stopped), ..seen() }, &Limits::DEFAULT);
+        assert_eq!(outcome.expect("judged").verdict, Verdict::Cancelled);
+    }
+
+    #[test]
+    fn a_build_that_succeeded_leaves_the_verdict_to_the_program() {
+        let wait = Some(WaitStatus::Exited(3));
+        let facts = Observation { wait, build: built(seen()), ..Observation::default() };
+        assert_eq!(judge(&facts, &Limits::DEFAULT).expect("judged").verdict, Verdict::Failed);
+        let lost = Observation { build: built(seen()), ..Observation::default() };
+        assert_eq!(judge(&lost, &Limits::DEFAULT), None);
+    }
+
+    #[test]
+    fn a_build_of_which_nothing_was_seen_is_lost() {
+        assert_eq!(
+            judge(&Observation { build: built(Observation::default()), ..seen() }, &Limits::DEFAULT),
+            None
+        );
     }
 
     #[test]

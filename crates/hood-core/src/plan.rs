@@ -215,6 +215,8 @@ impl SystemCalls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     pub limits: Limits,
+    /// Those of the build before it, where there is one.
+    pub build: Option<Limits>,
     pub class: ExecutorClass,
 }
 
@@ -402,7 +404,7 @@ fn plan_on(
         );
         return refuse(RefusalCode::IsolationNotOffered, reason);
     }
-    let asked = demand.limits.memory_bytes;
+    let asked = demand.build.map_or(0, |build| build.memory_bytes).max(demand.limits.memory_bytes);
     if asked > capacity.memory_bytes_max {
         let largest = capacity.memory_bytes_max;
         return refuse(
@@ -503,7 +505,7 @@ mod tests {
     use super::*;
 
     fn demand() -> Demand {
-        Demand { limits: Limits::DEFAULT, class: ExecutorClass::Cpu }
+        Demand { limits: Limits::DEFAULT, build: None, class: ExecutorClass::Cpu }
     }
 
     fn environment() -> EnvironmentFacts {

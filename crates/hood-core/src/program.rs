@@ -1,10 +1,12 @@
 //! What the program sees: where its files lie, how it is called, which environment it has. One pure
 //! function says it for every place, so that fresh, warm and cluster runs cannot differ.
 
+use crate::limits::Limits;
+
 /// Where files, code and the working directory are.
 pub const WORK_DIR: &str = "/eval";
 
-/// The file that `code` becomes.
+/// The file that `code` becomes where the environment says nothing else.
 pub const MAIN_FILE: &str = "main.py";
 
 /// Set for every program before what the request adds.
@@ -37,10 +39,37 @@ pub struct File {
 pub struct Source {
     pub code: Option<String>,
     pub files: Vec<File>,
+    /// What runs before the program.
+    pub build: Option<BuildSource>,
     pub command: Option<Vec<String>>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub stdin: Vec<u8>,
+}
+
+/// A build that was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildSource {
+    /// The environment's own way to build `code`, where there is none.
+    pub command: Option<Vec<String>>,
+}
+
+/// How `code` is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// What it is called.
+    pub file: String,
+    /// What must be done to it before, where something must.
+    pub build: Option<Vec<String>>,
+    pub run: Vec<String>,
+}
+
+impl Code {
+    /// As an image runs it that has Python and says nothing.
+    pub fn python() -> Self {
+        let run = ["python3", MAIN_FILE].map(str::to_owned).to_vec();
+        Self { file: MAIN_FILE.to_owned(), build: None, run }
+    }
 }
 
 /// How an environment's image wants its programs to be started. An image of our own leaves all to
@@ -55,8 +84,8 @@ pub struct Start {
     pub env: Vec<(String, String)>,
     /// Where the entrypoint runs.
     pub workdir: Option<String>,
-    /// Whether `code` alone can run.
-    pub has_python: bool,
+    /// How `code` alone is run, if it can be.
+    pub code: Option<Code>,
 }
 
 impl Default for Start {
@@ -66,7 +95,7 @@ impl Default for Start {
             arguments: Vec::new(),
             env: Vec::new(),
             workdir: None,
-            has_python: true,
+            code: Some(Code::python()),
         }
     }
 }
@@ -77,9 +106,18 @@ impl Start {
     }
 }
 
+/// What runs before the program, in the same place and over the same files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    pub argv: Vec<String>,
+    /// Its own; those of disk are the program's, since there is one disk.
+    pub limits: Limits,
+}
+
 /// What a place needs to start it. A place adds nothing and leaves nothing out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
+    pub build: Option<Build>,
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: String,
@@ -95,11 +133,19 @@ pub enum SourceError {
     #[error("`files` need a `command` that says what to run, or `code`")]
     FilesWithoutCommand,
     #[error(
-        "`code` needs python3, which this environment's image does not have: say with `command` what runs"
+        "`code` cannot be run alone in this environment: its image has no python3 and says no other way; say with \
+         `command` what runs"
     )]
-    NoPython,
+    NoCode,
     #[error("`command` is empty: its first element names the program")]
     EmptyCommand,
+    #[error("build.command is empty: its first element names the program")]
+    EmptyBuild,
+    #[error(
+        "build.command is needed: this environment has no way of its own to build what is sent, so there is nothing \
+         that `build` could mean"
+    )]
+    NoBuild,
     #[error("{}: {problem}", field.as_str())]
     Field { field: Field, problem: String },
 }
@@ -109,6 +155,7 @@ pub enum SourceError {
 pub enum Field {
     Path(usize),
     Command(usize),
+    Build(usize),
     Arg(usize),
     Env(String),
 }
@@ -119,6 +166,7 @@ impl Field {
         match self {
             Self::Path(i) => format!("files[{i}].path"),
             Self::Command(i) => format!("command[{i}]"),
+            Self::Build(i) => format!("build.command[{i}]"),
             Self::Arg(i) => format!("args[{i}]"),
             Self::Env(name) => format!("env.{name}"),
         }
@@ -126,18 +174,31 @@ impl Field {
 }
 
 impl Source {
-    /// Lays the source out, or says everything that is wrong with it.
-    pub fn lay_out(self, start: &Start) -> Result<Program, Vec<SourceError>> {
+    /// The command of the build that comes first, if one does: the one that was asked for, or the
+    /// environment's own where `code` alone is to run.
+    pub fn build_command<'a>(&'a self, start: &'a Start) -> Option<&'a [String]> {
+        let own = || start.code.as_ref().filter(|_| self.code.is_some())?.build.as_deref();
+        match &self.build {
+            Some(build) => build.command.as_deref().or_else(own),
+            None if self.command.is_none() => own(),
+            None => None,
+        }
+    }
+
+    /// Lays the source out, or says everything that is wrong with it. `build_limits` are those of a
+    /// build, where there is one.
+    pub fn lay_out(self, start: &Start, build_limits: &Limits) -> Result<Program, Vec<SourceError>> {
         let errors = self.problems(start);
         if !errors.is_empty() {
             return Err(errors);
         }
+        let build = self.build_command(start);
+        let build = build.map(|argv| Build { argv: argv.to_vec(), limits: *build_limits });
+        let main = start.code.clone().unwrap_or_else(Code::python);
         let args = self.args;
         let (argv, cwd) = match (self.command, &self.code) {
             (Some(command), _) => (command.into_iter().chain(args).collect(), WORK_DIR),
-            (None, Some(_)) => {
-                (["python3", MAIN_FILE].map(str::to_owned).into_iter().chain(args).collect(), WORK_DIR)
-            }
+            (None, Some(_)) => (main.run.into_iter().chain(args).collect(), WORK_DIR),
             (None, None) => {
                 let args = if args.is_empty() { start.arguments.clone() } else { args };
                 let argv = start.entrypoint.iter().cloned().chain(args).collect();
@@ -156,27 +217,35 @@ impl Source {
         let mut files = self.files;
         if let Some(code) = self.code {
             // Written last: `code` is what runs, whatever a file of the same name holds.
-            files.retain(|file| file.path != MAIN_FILE);
-            files.push(File { path: MAIN_FILE.to_owned(), content: code.into_bytes(), executable: false });
+            files.retain(|file| file.path != main.file);
+            files.push(File { path: main.file, content: code.into_bytes(), executable: false });
         }
-        Ok(Program { argv, env, cwd: cwd.to_owned(), files, stdin: self.stdin })
+        Ok(Program { build, argv, env, cwd: cwd.to_owned(), files, stdin: self.stdin })
     }
 
     /// Every file that will be there.
-    fn paths(&self) -> impl Iterator<Item = &str> {
-        let code = self.code.as_ref().map(|_| MAIN_FILE);
+    fn paths<'a>(&'a self, start: &'a Start) -> impl Iterator<Item = &'a str> {
+        let main = start.code.as_ref().map_or(MAIN_FILE, |code| code.file.as_str());
+        let code = self.code.as_ref().map(|_| main);
         self.files.iter().map(|file| file.path.as_str()).chain(code)
     }
 
     fn problems(&self, start: &Start) -> Vec<SourceError> {
         let mut errors = Vec::new();
         match (&self.code, &self.command) {
-            (Some(_), None) if !start.has_python => errors.push(SourceError::NoPython),
+            (Some(_), None) if start.code.is_none() => errors.push(SourceError::NoCode),
             (None, None) if !start.is_empty() => {}
             (None, None) if self.files.is_empty() => errors.push(SourceError::Nothing),
             (None, None) => errors.push(SourceError::FilesWithoutCommand),
             (_, Some(command)) if command.first().is_none_or(String::is_empty) => {
                 errors.push(SourceError::EmptyCommand);
+            }
+            _ => {}
+        }
+        match (&self.build, self.build_command(start)) {
+            (Some(_), None) => errors.push(SourceError::NoBuild),
+            (_, Some(command)) if command.first().is_none_or(String::is_empty) => {
+                errors.push(SourceError::EmptyBuild);
             }
             _ => {}
         }
@@ -188,13 +257,18 @@ impl Source {
                 wrong(Field::Path(i), problem);
             } else if self.files[..i].iter().any(|other| other.path == file.path) {
                 wrong(Field::Path(i), "given twice");
-            } else if self.paths().any(|other| lies_beneath(&file.path, other)) {
+            } else if self.paths(start).any(|other| lies_beneath(&file.path, other)) {
                 wrong(Field::Path(i), "lies beneath another file, which is no directory");
             }
         }
         for (i, arg) in self.command.iter().flatten().enumerate() {
             if arg.contains('\0') {
                 wrong(Field::Command(i), "holds a NUL byte");
+            }
+        }
+        for (i, arg) in self.build.iter().flat_map(|build| &build.command).flatten().enumerate() {
+            if arg.contains('\0') {
+                wrong(Field::Build(i), "holds a NUL byte");
             }
         }
         for (i, arg) in self.args.iter().enumerate() {
@@ -251,7 +325,7 @@ mod tests {
             args: vec!["x".into()],
             ..Source::default()
         };
-        let program = source.lay_out(&Start::default()).expect("sound");
+        let program = source.lay_out(&Start::default(), &Limits::DEFAULT).expect("sound");
         assert_eq!(program.argv, ["python3", "main.py", "x"]);
         assert_eq!(
             program.files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(),
@@ -267,14 +341,17 @@ mod tests {
             command: Some(vec!["cat".into(), "main.py".into()]),
             ..Source::default()
         };
-        assert_eq!(source.lay_out(&Start::default()).expect("sound").argv, ["cat", "main.py"]);
+        assert_eq!(
+            source.lay_out(&Start::default(), &Limits::DEFAULT).expect("sound").argv,
+            ["cat", "main.py"]
+        );
     }
 
     #[test]
     fn the_environment_is_the_base_and_what_is_added() {
         let env = vec![("LANG".to_owned(), "de_DE".to_owned()), ("A".to_owned(), String::new())];
         let program = Source { code: Some(String::new()), env, ..Source::default() }
-            .lay_out(&Start::default())
+            .lay_out(&Start::default(), &Limits::DEFAULT)
             .expect("sound");
         assert_eq!(program.env.len(), BASE_ENV.len() + 1);
         assert!(program.env.contains(&("LANG".into(), "de_DE".into())));
@@ -293,7 +370,7 @@ mod tests {
                 pair("B", "image"),
             ],
             workdir: Some("/srv".into()),
-            has_python: false,
+            code: None,
         }
     }
 
@@ -301,20 +378,22 @@ mod tests {
     fn an_images_entrypoint_runs_where_nothing_else_is_given() {
         let program = |args: &[&str]| {
             let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-            Source { args, files: vec![file("data")], ..Source::default() }.lay_out(&image()).expect("sound")
+            Source { args, files: vec![file("data")], ..Source::default() }
+                .lay_out(&image(), &Limits::DEFAULT)
+                .expect("sound")
         };
         assert_eq!(program(&[]).argv, ["/bin/app", "--help"]);
         assert_eq!(program(&["x"]).argv, ["/bin/app", "x"]);
         assert_eq!(program(&[]).cwd, "/srv");
         let command = Source { command: Some(vec!["ls".into()]), ..Source::default() };
-        let program = command.lay_out(&image()).expect("sound");
+        let program = command.lay_out(&image(), &Limits::DEFAULT).expect("sound");
         assert_eq!((program.argv.as_slice(), program.cwd.as_str()), (&["ls".to_owned()][..], WORK_DIR));
     }
 
     #[test]
     fn an_images_variables_lie_between_ours_and_the_requests() {
         let env = vec![("A".to_owned(), "request".to_owned())];
-        let program = Source { env, ..Source::default() }.lay_out(&image()).expect("sound");
+        let program = Source { env, ..Source::default() }.lay_out(&image(), &Limits::DEFAULT).expect("sound");
         let value = |name: &str| program.env.iter().find(|(known, _)| known == name).map(|(_, v)| v.as_str());
         assert_eq!(value("A"), Some("request"));
         assert_eq!(value("B"), Some("image"));
@@ -326,9 +405,53 @@ mod tests {
     #[test]
     fn code_needs_python_in_the_image() {
         let source = Source { code: Some(String::new()), ..Source::default() };
-        assert_eq!(source.clone().lay_out(&image()), Err(vec![SourceError::NoPython]));
-        let program = Source { command: Some(vec!["cat".into()]), ..source }.lay_out(&image());
+        assert_eq!(source.clone().lay_out(&image(), &Limits::DEFAULT), Err(vec![SourceError::NoCode]));
+        let program =
+            Source { command: Some(vec!["cat".into()]), ..source }.lay_out(&image(), &Limits::DEFAULT);
         assert_eq!(program.expect("sound").files.len(), 1);
+    }
+
+    fn compiled() -> Start {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let (build, run) = (Some(words("cc -o main main.c")), words("./main"));
+        Start { code: Some(Code { file: "main.c".into(), build, run }), ..Start::default() }
+    }
+
+    #[test]
+    fn code_is_built_and_run_as_the_environment_says() {
+        let limits = Limits { wall_ms: 5, ..Limits::DEFAULT };
+        let source = Source { code: Some("int main;".into()), args: vec!["x".into()], ..Source::default() };
+        let program = source.clone().lay_out(&compiled(), &limits).expect("sound");
+        assert_eq!(program.argv, ["./main", "x"]);
+        assert_eq!(program.files[0].path, "main.c");
+        let build = program.build.expect("one");
+        assert_eq!((build.argv.join(" ").as_str(), build.limits.wall_ms), ("cc -o main main.c", 5));
+        let own = Some(BuildSource { command: Some(vec!["make".into()]) });
+        let other = Source { build: own, ..source.clone() }.lay_out(&compiled(), &limits).expect("sound");
+        assert_eq!(
+            (other.build.expect("one").argv, other.argv[0].as_str()),
+            (vec!["make".to_owned()], "./main")
+        );
+        // Whoever says what runs says what is built, too.
+        let command = Some(vec!["cat".into(), "main.c".into()]);
+        let program = Source { command, ..source }.lay_out(&compiled(), &limits).expect("sound");
+        assert_eq!(program.build, None);
+    }
+
+    #[test]
+    fn a_build_needs_a_command_where_the_environment_has_none() {
+        let build = Some(BuildSource::default());
+        let code = Source { code: Some(String::new()), build: build.clone(), ..Source::default() };
+        let errors = code.clone().lay_out(&Start::default(), &Limits::DEFAULT);
+        assert_eq!(errors, Err(vec![SourceError::NoBuild]));
+        assert!(code.lay_out(&compiled(), &Limits::DEFAULT).expect("sound").build.is_some());
+        let files =
+            Source { files: vec![file("a")], command: Some(vec!["./a".into()]), build, ..Source::default() };
+        let errors = files.lay_out(&compiled(), &Limits::DEFAULT);
+        assert_eq!(errors, Err(vec![SourceError::NoBuild]), "`files` are not what the environment builds");
+        let empty = Some(BuildSource { command: Some(vec![]) });
+        let source = Source { code: Some(String::new()), build: empty, ..Source::default() };
+        assert_eq!(source.lay_out(&compiled(), &Limits::DEFAULT), Err(vec![SourceError::EmptyBuild]));
     }
 
     #[test]
@@ -341,7 +464,7 @@ mod tests {
             env: vec![("A=B".into(), String::new()), ("C".into(), "\0".into())],
             ..Source::default()
         };
-        let errors = source.lay_out(&Start::default()).expect_err("all wrong");
+        let errors = source.lay_out(&Start::default(), &Limits::DEFAULT).expect_err("all wrong");
         assert_eq!(errors.len(), 11, "{errors:?}");
         assert_eq!(errors[0].to_string(), "files[0].path: is empty");
     }
@@ -364,17 +487,27 @@ mod tests {
             ..Source::default()
         };
         for wrong in [&["a", "a/b"][..], &["a/b/c", "a/b"], &["main.py/x"]] {
-            assert_eq!(source(wrong).lay_out(&Start::default()).expect_err("conflict").len(), 1, "{wrong:?}");
+            assert_eq!(
+                source(wrong).lay_out(&Start::default(), &Limits::DEFAULT).expect_err("conflict").len(),
+                1,
+                "{wrong:?}"
+            );
         }
-        assert!(source(&["a/b", "a/c", "ab", "a.py"]).lay_out(&Start::default()).is_ok());
+        assert!(source(&["a/b", "a/c", "ab", "a.py"]).lay_out(&Start::default(), &Limits::DEFAULT).is_ok());
     }
 
     #[test]
     fn nothing_to_run_is_said() {
-        assert_eq!(Source::default().lay_out(&Start::default()), Err(vec![SourceError::Nothing]));
+        assert_eq!(
+            Source::default().lay_out(&Start::default(), &Limits::DEFAULT),
+            Err(vec![SourceError::Nothing])
+        );
         let files = Source { files: vec![file("a")], ..Source::default() };
-        assert_eq!(files.lay_out(&Start::default()), Err(vec![SourceError::FilesWithoutCommand]));
+        assert_eq!(
+            files.lay_out(&Start::default(), &Limits::DEFAULT),
+            Err(vec![SourceError::FilesWithoutCommand])
+        );
         let empty = Source { command: Some(vec![]), ..Source::default() };
-        assert_eq!(empty.lay_out(&Start::default()), Err(vec![SourceError::EmptyCommand]));
+        assert_eq!(empty.lay_out(&Start::default(), &Limits::DEFAULT), Err(vec![SourceError::EmptyCommand]));
     }
 }

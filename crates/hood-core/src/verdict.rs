@@ -1,4 +1,4 @@
-//! The eight ways an evaluation can end, as the world sees them.
+//! The nine ways an evaluation can end, as the world sees them.
 
 /// What became of an evaluation. Only [`Verdict::InfrastructureError`] speaks of us; every other
 /// one speaks of the program, and none of those is ever retried.
@@ -6,6 +6,9 @@
 pub enum Verdict {
     /// The main process ended with exit code 0. It says no more than that.
     Succeeded,
+    /// The program was to be built first, and its build did not end with exit code 0. The program
+    /// itself never ran.
+    BuildFailed,
     Failed,
     TimedOut,
     OutOfMemory,
@@ -16,8 +19,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Succeeded,
+        Self::BuildFailed,
         Self::Failed,
         Self::TimedOut,
         Self::OutOfMemory,
@@ -30,6 +34,7 @@ impl Verdict {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
+            Self::BuildFailed => "build_failed",
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
             Self::OutOfMemory => "out_of_memory",

@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn one(local: &Local, n: u32) -> Result<(Duration, Duration), Box<dyn std::error::Error>> {
     let catalogue = local.capacity();
-    let demand = Demand { limits: Limits::DEFAULT, class: ExecutorClass::Cpu };
+    let demand = Demand { limits: Limits::DEFAULT, build: None, class: ExecutorClass::Cpu };
     let facts = &catalogue.environment("minimal").ok_or("no environment")?.facts;
     let assignment =
         plan(&demand, facts, &catalogue.offers, PolicyMode::Strict).map_err(|refusal| refusal.reason)?;
@@ -70,7 +70,7 @@ async fn one(local: &Local, n: u32) -> Result<(Duration, Duration), Box<dyn std:
         token: 1,
         assignment,
         program: source
-            .lay_out(&hood_core::program::Start::default())
+            .lay_out(&hood_core::program::Start::default(), &Limits::DEFAULT)
             .map_err(|problems| format!("{problems:?}"))?,
         conduct: Conduct { grace: Duration::from_secs(1), fail_on_output_limit: false },
         traceparent: None,

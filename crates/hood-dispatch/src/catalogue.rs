@@ -2,6 +2,7 @@
 
 use hood_core::Limits;
 use hood_core::plan::{Capacity, EnvironmentFacts, Offer};
+use hood_core::program::Code;
 
 use crate::environment::{Base, Imported, Progress};
 
@@ -57,6 +58,8 @@ pub struct EnvironmentEntry {
     pub base: Base,
     /// Name and version of each package.
     pub packages: Vec<(String, String)>,
+    /// How `code` is run; `None` where it cannot be, without a command.
+    pub code: Option<Code>,
     /// Of an imported image: what its maker says of it.
     pub imported: Option<Imported>,
     pub default_limits: Limits,

@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         disk_bytes: 64 << 20,
         disk_inodes: 4096,
         calls: SystemCalls::Ordinary,
+        builds: false,
     };
     let mut times: [Vec<Duration>; 5] = Default::default();
     for _ in 0..rounds {
@@ -73,6 +74,7 @@ fn claim(place: &mut Place, argv: &[String]) -> Result<(Duration, Duration), Box
         memory_bytes: 256 << 20,
         processes: 64,
         cpu_milli: None,
+        build: None,
         agent_memory_bytes: GroupLimits::agent_memory(1 << 20, 0),
     })?;
     let bound = start.elapsed();

@@ -1,9 +1,10 @@
-//! The groups of a place: two sibling leaves, one for the agent and one for the program, in every
-//! hierarchy that a needed controller lives in. v2 where it offers the controller, else v1; on a
+//! The groups of a place: sibling leaves, one for the agent, one for the program and, where something
+//! is built first, one for that, in every hierarchy that a needed controller lives in. v2 where it offers the controller, else v1; on a
 //! hybrid host the v2 hierarchy still serves to be born in, to kill at once and to prove death.
 
 mod gauges;
 mod layout;
+mod leaf;
 
 use std::fs;
 use std::io;
@@ -14,12 +15,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
-use gauges::{Gauges, number_after};
+use gauges::number_after;
 pub use gauges::{OomWatch, Sample};
 pub(crate) use layout::{Layout, Seat, prospects};
+pub(crate) use leaf::Leaf;
 
-/// A period of the CPU controller; quota is given for this many microseconds.
-const CPU_PERIOD_US: u64 = 100_000;
 /// Between two looks at a group that should become empty.
 const EMPTY_POLL: Duration = Duration::from_millis(1);
 
@@ -30,11 +30,22 @@ pub struct GroupLimits {
     pub memory_bytes: u64,
     /// Processes and threads of the program.
     pub processes: u64,
+    /// What holds the build before it, in groups of its own.
+    pub build: Option<BuildLimits>,
     /// Thousandths of a CPU that it may use at once; `None` leaves it to the scheduler.
     pub cpu_milli: Option<u64>,
     /// Memory of the agent: what it may have to hold of output and stdin. See
     /// [`GroupLimits::agent_memory`].
     pub agent_memory_bytes: u64,
+}
+
+/// The same of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildLimits {
+    /// Memory, what it writes to tmpfs included.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub processes: u64,
 }
 
 impl GroupLimits {
@@ -53,154 +64,144 @@ impl GroupLimits {
     }
 }
 
+/// What runs in a place, one after the other, each in groups of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// What comes before the program, where the place was made for it.
+    Build,
+    /// The program.
+    Run,
+}
+
+impl Phase {
+    /// Those that a place goes through, in order.
+    pub(crate) const fn of(builds: bool) -> &'static [Self] {
+        if builds { &[Self::Build, Self::Run] } else { &[Self::Run] }
+    }
+
+    const fn role(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Run => "program",
+        }
+    }
+}
+
 /// The groups of one place.
 #[derive(Debug)]
 pub(crate) struct Groups {
-    /// v2 leaves, `(agent, program)`.
-    v2: Option<(PathBuf, PathBuf)>,
-    /// v1 leaves of the agent, one for each of memory and pids.
+    v2_agent: Option<PathBuf>,
+    /// One for each of memory and pids.
     v1_agent: Vec<PathBuf>,
-    /// v1 leaves of the program, one for each hierarchy.
-    v1_program: Vec<PathBuf>,
-    memory: Option<Controlled>,
-    pids: Option<Controlled>,
-    cpu: Option<Controlled>,
-    gauges: Gauges,
+    agent_memory: Option<Controlled>,
+    leaves: Vec<(Phase, Leaf)>,
 }
 
-/// Where a controller holds this place.
+/// Where a controller holds a leaf.
 #[derive(Debug, Clone)]
 pub(crate) struct Controlled {
     pub(crate) v2: bool,
-    pub(crate) agent: PathBuf,
-    pub(crate) program: PathBuf,
+    pub(crate) dir: PathBuf,
+}
+
+/// Where controllers sit, as leaves of one role.
+struct Seats<'a> {
+    layout: &'a Layout,
+    id: &'a str,
+}
+
+impl Seats<'_> {
+    fn controlled(&self, seat: &Seat, role: &str) -> Option<Controlled> {
+        let (v2, dir) = match seat {
+            Seat::V2 => (true, self.layout.v2.as_deref()?),
+            Seat::V1(dir) => (false, dir.as_path()),
+            Seat::Missing(_) => return None,
+        };
+        Some(Controlled { v2, dir: dir.join(format!("{}.{role}", self.id)) })
+    }
+
+    fn v2(&self, role: &str) -> Option<PathBuf> {
+        self.layout.v2.as_deref().map(|dir| dir.join(format!("{}.{role}", self.id)))
+    }
 }
 
 impl Groups {
     /// Paths that [`Groups::create`] will make, for the record that is written before.
-    pub(crate) fn planned(layout: &Layout, id: &str) -> Vec<PathBuf> {
+    pub(crate) fn planned(layout: &Layout, id: &str, builds: bool) -> Vec<PathBuf> {
         let mut paths = Vec::new();
         for dir in layout.instance_dirs() {
-            paths.push(dir.join(format!("{id}.program")));
+            paths.extend(Phase::of(builds).iter().map(|phase| dir.join(format!("{id}.{}", phase.role()))));
             paths.push(dir.join(format!("{id}.agent")));
         }
         paths
     }
 
-    pub(crate) fn create(layout: &Layout, id: &str) -> io::Result<Self> {
-        let leaf = |dir: &Path, role: &str| dir.join(format!("{id}.{role}"));
-        let controlled = |seat: &Seat| {
-            let (v2, dir) = match seat {
-                Seat::V2 => (true, layout.v2.as_deref()?),
-                Seat::V1(dir) => (false, dir.as_path()),
-                Seat::Missing(_) => return None,
-            };
-            Some(Controlled { v2, agent: leaf(dir, "agent"), program: leaf(dir, "program") })
-        };
-        let v2 = layout.v2.as_deref().map(|dir| (leaf(dir, "agent"), leaf(dir, "program")));
-        let memory = controlled(&layout.memory);
-        let pids = controlled(&layout.pids);
-        let cpu = controlled(&layout.cpu);
-        let cpuacct = controlled(&layout.cpuacct);
-        let mut v1_agent = Vec::new();
-        let mut v1_program: Vec<PathBuf> = Vec::new();
-        for (one, agent_too) in [(&memory, true), (&pids, true), (&cpu, false), (&cpuacct, false)] {
-            let Some(one) = one.as_ref().filter(|one| !one.v2) else { continue };
-            if agent_too && !v1_agent.contains(&one.agent) {
-                v1_agent.push(one.agent.clone());
-            }
-            if !v1_program.contains(&one.program) {
-                v1_program.push(one.program.clone());
+    pub(crate) fn create(layout: &Layout, id: &str, builds: bool) -> io::Result<Self> {
+        let seats = Seats { layout, id };
+        let v2_agent = seats.v2("agent");
+        let agent_memory = seats.controlled(&layout.memory, "agent");
+        let pids = seats.controlled(&layout.pids, "agent");
+        let mut v1_agent: Vec<PathBuf> = Vec::new();
+        for one in [&agent_memory, &pids].into_iter().flatten().filter(|one| !one.v2) {
+            if !v1_agent.contains(&one.dir) {
+                v1_agent.push(one.dir.clone());
             }
         }
-        let v2_leaves = v2.iter().flat_map(|(agent, program)| [agent, program]);
-        for dir in v1_agent.iter().chain(&v1_program).chain(v2_leaves) {
+        for dir in v1_agent.iter().chain(&v2_agent) {
             fs::create_dir(dir)?;
         }
-        let gauges = Gauges::open([&memory, &pids, &cpu, &cpuacct]);
-        Ok(Self { v2, v1_agent, v1_program, memory, pids, cpu, gauges })
+        let leaf = |phase: &Phase| Ok((*phase, Leaf::create(&seats, phase.role())?));
+        let leaves = Phase::of(builds).iter().map(leaf).collect::<io::Result<_>>()?;
+        Ok(Self { v2_agent, v1_agent, agent_memory, leaves })
     }
 
     /// The v2 leaf that the agent is to be born in.
     pub(crate) fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
-        let Some((agent, _)) = &self.v2 else { return Ok(None) };
+        let Some(agent) = &self.v2_agent else { return Ok(None) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Some(rustix::fs::open(agent, flags, Mode::empty())?))
     }
 
-    /// Moves both processes to where they were not born. Slow when the machine is calm (the kernel
-    /// awaits an RCU grace period) and cheap in bursts, so never on the hot path.
-    pub(crate) fn place(&self, agent: u32, program: u32) -> io::Result<()> {
+    /// Moves the agent to where it was not born. Slow when the machine is calm (the kernel awaits an
+    /// RCU grace period) and cheap in bursts, so never on the hot path; likewise [`Groups::place`].
+    pub(crate) fn place_agent(&self, agent: u32) -> io::Result<()> {
         for dir in &self.v1_agent {
             fs::write(dir.join("cgroup.procs"), agent.to_string())?;
         }
-        for dir in self.v1_program.iter().chain(self.v2.as_ref().map(|leaves| &leaves.1)) {
-            fs::write(dir.join("cgroup.procs"), program.to_string())?;
-        }
-        Ok(())
+        self.v1_agent.iter().chain(&self.v2_agent).try_for_each(|dir| expect(dir, agent))
     }
 
-    /// Both processes are where they belong, as the kernel tells it.
-    pub(crate) fn verify(&self, agent: u32, program: u32) -> io::Result<()> {
-        let expect = |dir: &Path, pid: u32| {
-            if members(dir)?.contains(&pid) {
-                return Ok(());
-            }
-            Err(io::Error::other(format!("process {pid} is not in {}", dir.display())))
-        };
-        let leaves = self.v2.as_ref();
-        for dir in self.v1_agent.iter().chain(leaves.map(|leaves| &leaves.0)) {
-            expect(dir, agent)?;
+    /// Moves a phase's first process to where it belongs, and looks whether it is there.
+    pub(crate) fn place(&self, phase: Phase, program: u32) -> io::Result<()> {
+        let leaf = self.leaf(phase).ok_or(io::ErrorKind::NotFound)?;
+        for dir in leaf.dirs() {
+            fs::write(dir.join("cgroup.procs"), program.to_string())?;
         }
-        for dir in self.v1_program.iter().chain(leaves.map(|leaves| &leaves.1)) {
-            expect(dir, program)?;
-        }
-        Ok(())
+        leaf.dirs().try_for_each(|dir| expect(dir, program))
     }
 
     pub(crate) fn bind(&self, limits: &GroupLimits) -> io::Result<()> {
-        if let Some(memory) = &self.memory {
-            limit_memory(memory.v2, &memory.program, limits.memory_bytes)?;
-            limit_memory(memory.v2, &memory.agent, limits.agent_memory_bytes)?;
+        if let Some(memory) = &self.agent_memory {
+            limit_memory(memory.v2, &memory.dir, limits.agent_memory_bytes)?;
         }
-        if let Some(pids) = &self.pids {
-            fs::write(pids.program.join("pids.max"), limits.processes.to_string())?;
-        }
-        if let (Some(cpu), Some(milli)) = (&self.cpu, limits.cpu_milli) {
-            let quota = (milli * CPU_PERIOD_US / 1000).max(1000);
-            if cpu.v2 {
-                fs::write(cpu.program.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))?;
-            } else {
-                fs::write(cpu.program.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string())?;
-                fs::write(cpu.program.join("cpu.cfs_quota_us"), quota.to_string())?;
-            }
+        for (phase, leaf) in &self.leaves {
+            let (memory_bytes, processes) = match (phase, limits.build) {
+                (Phase::Run, _) | (Phase::Build, None) => (limits.memory_bytes, limits.processes),
+                (Phase::Build, Some(build)) => (build.memory_bytes, build.processes),
+            };
+            leaf.bind(memory_bytes, processes, limits.cpu_milli)?;
         }
         Ok(())
     }
 
     /// No hierarchy holds this place.
     pub(crate) fn is_bare(&self) -> bool {
-        self.v2.is_none() && self.v1_program.is_empty()
+        self.v2_agent.is_none() && self.leaves.iter().all(|(_, leaf)| leaf.is_bare())
     }
 
-    pub(crate) fn sample(&self) -> Sample {
-        self.gauges.read()
-    }
-
-    pub(crate) fn oom_watch(&self) -> io::Result<Option<OomWatch>> {
-        self.memory.as_ref().map(OomWatch::open).transpose()
-    }
-
-    /// Kills what is in the program's leaf, and nothing else. On v1 a fork may slip past one pass,
-    /// so passes are repeated until the leaf is empty or `patience` is over.
-    pub(crate) fn kill_program(&self, patience: Duration) -> io::Result<()> {
-        if let Some((_, program)) = &self.v2 {
-            return fs::write(program.join("cgroup.kill"), "1");
-        }
-        match self.v1_program.first() {
-            Some(dir) => kill_members(dir, patience).map(drop),
-            None => Ok(()),
-        }
+    /// `None` for a phase that this place does not have.
+    pub(crate) fn leaf(&self, phase: Phase) -> Option<&Leaf> {
+        self.leaves.iter().find(|(known, _)| *known == phase).map(|(_, leaf)| leaf)
     }
 
     /// Kills everything that is in any group.
@@ -217,9 +218,16 @@ impl Groups {
     }
 
     fn dirs(&self) -> impl Iterator<Item = &PathBuf> {
-        let leaves = self.v2.iter().flat_map(|(agent, program)| [program, agent]);
-        leaves.chain(&self.v1_program).chain(&self.v1_agent)
+        let leaves = self.leaves.iter().flat_map(|(_, leaf)| leaf.dirs());
+        leaves.chain(&self.v2_agent).chain(&self.v1_agent)
     }
+}
+
+fn expect(dir: &Path, pid: u32) -> io::Result<()> {
+    if members(dir)?.contains(&pid) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("process {pid} is not in {}", dir.display())))
 }
 
 fn limit_memory(v2: bool, dir: &Path, bytes: u64) -> io::Result<()> {

@@ -21,8 +21,8 @@ pub use filters::{ForeignCall, ForeignCalls};
 pub(crate) use landlock::confine_to;
 pub use launcher::serve as serve_launches;
 pub use orders::{Orders, Outcome, Report, Run, read_report};
-pub use place::{Cell, enter, hear};
-pub use privilege::{Ended, Reaped, reap, signal_everyone};
+pub use place::{Cell, Starter, enter, hear};
+pub use privilege::{Ended, Reaped, reap, signal_all_but, signal_everyone};
 
 /// A step that failed, and what the kernel said.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ mod protocol;
 mod recluse;
 mod sys;
 
-pub use cgroup::{GroupLimits, OomWatch, Sample};
+pub use cgroup::{BuildLimits, GroupLimits, OomWatch, Phase, Sample};
 pub use host::{
     Buried, Error, Finding, Gone, HostReport, IdRange, Launcher, LauncherConfig, Layer, NotProvenDead, Place,
     PlaceSpec, bury_leftovers, host_report, start_filter,

@@ -13,9 +13,9 @@ pub(crate) const GO: u8 = b'G';
 pub(crate) const GO_KEEPING_GROUPS: u8 = b'g';
 /// The agent shows itself, so that the kernel tells its pid.
 pub(crate) const AGENT_HERE: u8 = b'A';
-/// The program's starter does.
+/// The program's starter does; before it that of a build, where there is one.
 pub(crate) const PROGRAM_HERE: u8 = b'P';
-/// Both are in their cgroups.
+/// It is in its cgroup.
 pub(crate) const PLACED: u8 = b'p';
 /// The child of the clone failed before it could execute the agent.
 pub(crate) const BIRTH_FAILED: u8 = b'!';
@@ -51,6 +51,8 @@ pub(crate) struct Blueprint {
     /// A piped core_pattern: RLIMIT_CORE 0 is not honoured there, 1 is.
     pub(crate) core_piped: bool,
     pub(crate) calls: SystemCalls,
+    /// Something is built before the program runs: two starters, one after the other.
+    pub(crate) builds: bool,
     /// The server's own namespaces, which the place's must differ from.
     pub(crate) foreign: Vec<u64>,
 }
@@ -58,12 +60,13 @@ pub(crate) struct Blueprint {
 impl Blueprint {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut text = format!(
-            "{} {} {} {} {}",
+            "{} {} {} {} {} {}",
             self.disk_bytes,
             self.disk_inodes,
             u8::from(self.single_id),
             u8::from(self.core_piped),
-            u8::from(self.calls == SystemCalls::Least)
+            u8::from(self.calls == SystemCalls::Least),
+            u8::from(self.builds)
         );
         for inode in &self.foreign {
             // Writing to a String cannot fail.
@@ -75,7 +78,9 @@ impl Blueprint {
     pub(crate) fn decode(packet: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(packet).ok()?;
         let numbers = text.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>().ok()?;
-        let [disk_bytes, disk_inodes, single_id, core_piped, least, foreign @ ..] = numbers.as_slice() else {
+        let [disk_bytes, disk_inodes, single_id, core_piped, least, builds, foreign @ ..] =
+            numbers.as_slice()
+        else {
             return None;
         };
         Some(Self {
@@ -84,6 +89,7 @@ impl Blueprint {
             single_id: *single_id != 0,
             core_piped: *core_piped != 0,
             calls: if *least == 0 { SystemCalls::Ordinary } else { SystemCalls::Least },
+            builds: *builds != 0,
             foreign: foreign.to_vec(),
         })
     }

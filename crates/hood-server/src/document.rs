@@ -16,8 +16,10 @@ pub use convert::{
     start_to_core, state_to_core, state_to_wire, verdict_to_wire,
 };
 pub use event::event_views;
-pub use outcome::{decision_document, degraded_to_wire, evidence_of, stream_document, usage_to_wire};
-pub use view::{StreamHead, ViewError, batch_view, evaluation_view, summary_view};
+pub use outcome::{
+    build_document, decision_document, degraded_to_wire, evidence_of, stream_document, usage_to_wire,
+};
+pub use view::{Heads, StreamHead, ViewError, batch_view, evaluation_view, summary_view};
 
 /// A document as the store keeps it. Documents are text, numbers and lists: serialising one cannot
 /// fail.
@@ -37,6 +39,12 @@ pub struct AcceptedDocument {
     /// The environment's image as it was then, where it came from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<api::ForeignImage>,
+    /// How the environment runs `code`, as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<api::CodeStart>,
+    /// Every limit of the build, resolved, where something is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<api::Limits>,
     /// The W3C trace context that the submission came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -54,8 +62,24 @@ pub struct ResultDocument {
     pub limits: Option<api::Limits>,
     pub stdout: StreamDocument,
     pub stderr: StreamDocument,
+    /// What became of the build, where one was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildDocument>,
     #[serde(default)]
     pub moments: Moments,
+}
+
+/// A build's end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildDocument {
+    /// How the build itself ended; `None` where nothing says.
+    pub verdict: Option<api::Verdict>,
+    pub exit_code: Option<u8>,
+    pub signal: Option<u8>,
+    pub evidence: api::Evidence,
+    pub usage: api::Usage,
+    pub limits: api::Limits,
+    pub output: StreamDocument,
 }
 
 /// Moments of the last attempt that are no transitions.
@@ -87,6 +111,7 @@ impl ResultDocument {
             limits: None,
             stdout: nothing,
             stderr: nothing,
+            build: None,
             moments: Moments::default(),
         }
     }

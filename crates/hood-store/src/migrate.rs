@@ -48,6 +48,7 @@ const ALL: &[Migration] = &[
         postgres: include_str!("../migrations/0006_notifier.postgres.sql"),
         oldest_compatible: 3,
     },
+    portable!(7, "builds", "0007_builds.sql", 3),
 ];
 
 /// A migration that is still to be applied, or was just now.

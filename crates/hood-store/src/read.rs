@@ -178,7 +178,7 @@ async fn measure(
 ) -> Result<Option<OutputSlice>, StoreError> {
     let attempt = span.attempt.unwrap_or(0);
     let row = query(
-        "SELECT stdout_bytes, stderr_bytes, output_cut, ended_at FROM attempts \
+        "SELECT stdout_bytes, stderr_bytes, build_bytes, output_cut, ended_at FROM attempts \
          WHERE tenant = $1 AND evaluation = $2 AND number = $3",
     )
     .bind(tenant.as_str())
@@ -191,6 +191,7 @@ async fn measure(
     let stored = match span.stream {
         Stream::Stdout => number(&row, "stdout_bytes")?,
         Stream::Stderr => number(&row, "stderr_bytes")?,
+        Stream::Build => number(&row, "build_bytes")?,
     };
     let ended = time(&row, "ended_at")?.is_some();
     let cut = get::<i64>(&row, "output_cut")? != 0;

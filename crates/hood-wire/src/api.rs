@@ -18,11 +18,12 @@ pub use dead::{
 };
 pub use delivery::{Delivery, DeliveryList, DeliveryState, WebhookData, WebhookMessage};
 pub use environment::{
-    BuildProgress, Building, Environment, EnvironmentList, EnvironmentState, ForeignImage, Package, Variable,
+    BuildProgress, Building, CodeStart, Environment, EnvironmentList, EnvironmentState, ForeignImage,
+    Package, Variable,
 };
 pub use evaluation::{
-    AttemptSummary, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary, Limits, State,
-    Timings,
+    AttemptSummary, BuildReport, Decision, EnvironmentRef, Evaluation, EvaluationList, EvaluationSummary,
+    Limits, State, Timings,
 };
 pub use event::{Event, EventDetail, EventList, EventType, Hops};
 pub use problem::{FieldError, Problem};
@@ -32,7 +33,7 @@ pub use service::{
     StorageStatus, Version,
 };
 pub use submission::{
-    CancelRequest, InputFile, LimitsRequest, Network, OnOutputLimit, RiskLevel, Submission,
+    Build, CancelRequest, InputFile, LimitsRequest, Network, OnOutputLimit, RiskLevel, Submission,
 };
 
 /// Header that makes a submission safe to send again.

@@ -12,13 +12,13 @@ mod order;
 mod place;
 
 pub use capacity::{
-    Capacity, Catalogue, Environment, EnvironmentState, ForeignImage, Package, Progress, Unproven,
+    Capacity, Catalogue, Code, Environment, EnvironmentState, ForeignImage, Package, Progress, Unproven,
 };
 pub use codec::{
     CodecError, FRAME_BYTES_MAX, FrameReader, HEAD_BYTES_MAX, decode_order, encode_frame, encode_order,
 };
-pub use frame::{ExecError, Frame, FrameBody, Kill, Observation, StreamEnd, Usage, WaitStatus};
-pub use order::{Assignment, Conduct, Degraded, File, Limits, Order, OrderHead, Program};
+pub use frame::{BuildSeen, ExecError, Frame, FrameBody, Kill, Observation, StreamEnd, Usage, WaitStatus};
+pub use order::{Assignment, Build, Conduct, Degraded, File, Limits, Order, OrderHead, Program};
 pub use place::{
     Acknowledge, Cancel, Listen, Opened, PlaceState, Problem, ProblemCode, Status, StatusRequest,
 };

@@ -75,7 +75,7 @@ fn check_retries(Ending { record, .. }: &Ending, expected: &dyn Expected, report
 fn check_output(Ending { record, output, .. }: &Ending, expected: &dyn Expected, report: &mut Report<'_>) {
     for (attempt, streams) in record.attempts.iter().zip(output) {
         let key = AttemptKey { evaluation: record.id, attempt: attempt.number };
-        for (stream, stored) in Stream::ALL.into_iter().zip(streams) {
+        for (stream, stored) in Stream::PROGRAM.into_iter().zip(streams) {
             if *stored != expected.printed(key, stream, stored.len() as u64) {
                 let what =
                     format!("{} of attempt {} is not what was printed", stream.as_str(), attempt.number);

@@ -122,7 +122,7 @@ impl Work {
         let mut x = match (stream, self.kind) {
             (Stream::Stdout, _) => self.seed,
             (Stream::Stderr, Kind::Fails) => self.seed ^ 1,
-            (Stream::Stderr, _) => return Vec::new(),
+            (Stream::Stderr | Stream::Build, _) => return Vec::new(),
         };
         let mut text = String::new();
         for _ in 0..self.lines() {

@@ -14,7 +14,7 @@ impl Agent {
         let Phase::Draining { exit, wall, .. } = self.phase else { return Ok(()) };
         let frame = match wall {
             Some(wall) => {
-                if self.output.has_news() {
+                if self.run.output.has_news() {
                     self.post_output(now)?;
                 }
                 self.ran(exit, wall)
@@ -22,27 +22,31 @@ impl Agent {
             None => AgentFrame::NotStarted(self.did_not_run(exit)),
         };
         self.link.post(&frame)?;
-        let patience = Duration::from_millis(self.assignment.orphan_after_ms.min(u64::from(u32::MAX)));
-        self.phase = Phase::Over { until: now + patience };
+        let patience = Duration::from_millis(self.run.assignment.orphan_after_ms.min(u64::from(u32::MAX)));
+        let until = now + patience;
+        self.phase = if self.later.is_some() { Phase::Built { until } } else { Phase::Over { until } };
         Ok(())
     }
 
     fn ran(&mut self, exit: Exit, wall: Duration) -> AgentFrame {
-        self.usage.wall_us = micros(wall);
-        let [stdout, stderr] = self.output.totals();
+        self.run.usage.wall_us = micros(wall);
+        let [stdout, stderr] = self.run.output.totals();
         AgentFrame::Ended(Ending {
             exit,
-            cause: self.killing.as_ref().map(|killing| killing.cause),
-            killed: self.killing.as_ref().is_some_and(|killing| killing.killed),
-            usage: self.usage,
+            cause: self.run.killing.as_ref().map(|killing| killing.cause),
+            killed: self.run.killing.as_ref().is_some_and(|killing| killing.killed),
+            usage: self.run.usage,
             stdout,
             stderr,
-            foreign_call: self.foreign_call.map(|call| ForeignCall { arch: call.arch, number: call.number }),
+            foreign_call: self
+                .run
+                .foreign_call
+                .map(|call| ForeignCall { arch: call.arch, number: call.number }),
         })
     }
 
     fn did_not_run(&self, exit: Exit) -> EarlyEnd {
-        match read_report(&self.heard, true) {
+        match read_report(&self.run.heard, true) {
             Report::Failed { outcome, errno, detail } => {
                 let stage = match outcome {
                     Outcome::Setup => Stage::Setup,
@@ -53,7 +57,7 @@ impl Agent {
                 EarlyEnd::Refused { stage, errno, detail }
             }
             Report::Unfinished | Report::Running | Report::Vanished => {
-                EarlyEnd::Died { exit, cause: self.killing.as_ref().map(|killing| killing.cause) }
+                EarlyEnd::Died { exit, cause: self.run.killing.as_ref().map(|killing| killing.cause) }
             }
         }
     }

@@ -71,7 +71,7 @@ impl Agent {
     }
 
     fn sources(&self) -> Vec<(Source, PollFd<'_>)> {
-        let orders = self.orders.pending().len();
+        let orders = self.run.orders.pending().len();
         let mut link = PollFlags::empty();
         link.set(PollFlags::IN, orders < ORDERS_AHEAD);
         link.set(PollFlags::OUT, self.link.has_unsent());
@@ -79,18 +79,18 @@ impl Agent {
             (Source::Link, PollFd::new(&self.link, link)),
             (Source::Children, PollFd::new(&self.children, PollFlags::IN)),
         ];
-        if self.starter_open {
+        if self.run.starter_open {
             let mut starter = PollFlags::IN;
             starter.set(PollFlags::OUT, orders > 0);
-            sources.push((Source::Starter, PollFd::new(&self.starter, starter)));
+            sources.push((Source::Starter, PollFd::new(&self.run.starter, starter)));
         }
-        if let Some(foreign) = &self.foreign {
+        if let Some(foreign) = &self.run.foreign {
             sources.push((Source::Foreign, PollFd::from_borrowed_fd(foreign.as_fd(), PollFlags::IN)));
         }
-        if let Some(stdin) = self.input.waiting() {
+        if let Some(stdin) = self.run.input.waiting() {
             sources.push((Source::Input, PollFd::from_borrowed_fd(stdin, PollFlags::OUT)));
         }
-        for (index, fd) in self.output.open() {
+        for (index, fd) in self.run.output.open() {
             sources.push((Source::Output(index), PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         }
         sources

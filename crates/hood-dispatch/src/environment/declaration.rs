@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hood_core::limits::Limits;
 use hood_core::plan::{ExecutorClass, Isolation, SystemCalls};
+use hood_core::program::Code;
 
 use super::lock::Lock;
 use reader::Reader;
@@ -85,6 +86,8 @@ pub struct Declaration {
     /// package whose version is the environment's.
     pub interpreter: String,
     pub packages: Packages,
+    /// How `code` is run; `None` where it cannot be, without a command.
+    pub code: Option<Code>,
     /// Of a locked one; `None` until it is locked.
     pub lock: Option<Arc<Lock>>,
     /// Complete: what the declaration leaves out is our own default, within `maximum_limits`.
@@ -185,13 +188,14 @@ macro_rules! locked {
     };
 }
 
-const BUILTIN: [Builtin; 10] = [
+const BUILTIN: [Builtin; 11] = [
     ("environments/minimal.toml", include_str!("../../../../environments/minimal.toml"), None),
     locked!("data"),
     locked!("ml"),
     locked!("shell"),
     locked!("node"),
     locked!("c"),
+    locked!("cpp"),
     locked!("rust"),
     locked!("go"),
     locked!("sandbox"),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hood_core::limits::Limits;
 use hood_core::plan::{ExecutorClass, Isolation, SystemCalls};
+use hood_core::program::Code;
 use serde::{Deserialize, Serialize};
 
 use super::declaration::{Base, DESCRIPTION_BYTES_MAX, Declaration, Packages, is_name};
@@ -77,6 +78,7 @@ impl Imported {
             system_calls: SystemCalls::Ordinary,
             interpreter: self.source_digest.clone(),
             packages: Packages::default(),
+            code: self.has_python.then(Code::python),
             lock: None,
             default_limits: Limits::DEFAULT,
             maximum_limits: Limits::MAXIMUM,

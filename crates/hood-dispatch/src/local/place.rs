@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hood_core::limits::Limit;
+use hood_core::outcome::{BuildSeen, Kill, KillCause, KilledBy, Stream, StreamEnd};
 use hood_core::plan::{self, Layer};
-use hood_core::{Limits, Observation};
-use hood_sandbox::{GroupLimits, OomWatch, PlaceSpec, SystemCalls};
-use hood_wire::agent::{AgentFrame, HostFrame};
+use hood_core::{Limits, Observation, Verdict};
+use hood_sandbox::{BuildLimits, GroupLimits, OomWatch, Phase, PlaceSpec, SystemCalls};
+use hood_wire::agent::{AgentFrame, Conversation, HostFrame};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -106,8 +107,7 @@ struct Obtained {
 async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> {
     let Job { order, root } = job;
     if let Some(image) = root {
-        let spec = spec(image, SystemCalls::Ordinary, &order.assignment.limits);
-        let body = make(&inner, spec).await?;
+        let body = make(&inner, spec_of(&order, image, SystemCalls::Ordinary)).await?;
         return bound(body, String::new(), order);
     }
     let name = order.assignment.environment.clone();
@@ -123,7 +123,7 @@ async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> 
         let inner = Arc::clone(&inner);
         blocking(move || inner.refresh(false)).await?;
     }
-    let spec = spec(image.root, calls(declared), &order.assignment.limits);
+    let spec = spec_of(&order, image.root, calls(declared));
     let ready = inner.stock.take(&spec);
     let body = match ready {
         Some(body) => body,
@@ -133,15 +133,16 @@ async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> 
     bound(body, image.digest, order)
 }
 
-fn spec(image: PathBuf, calls: SystemCalls, limits: &Limits) -> PlaceSpec {
-    PlaceSpec { image, disk_bytes: limits.disk_bytes, disk_inodes: limits.disk_inodes, calls }
-}
-
 const fn calls(declared: plan::SystemCalls) -> SystemCalls {
     match declared {
         plan::SystemCalls::Ordinary => SystemCalls::Ordinary,
         plan::SystemCalls::Least => SystemCalls::Least,
     }
+}
+
+fn spec_of(order: &Order, image: PathBuf, calls: SystemCalls) -> PlaceSpec {
+    let Limits { disk_bytes, disk_inodes, .. } = order.assignment.limits;
+    PlaceSpec { image, disk_bytes, disk_inodes, calls, builds: order.program.build.is_some() }
 }
 
 fn bound(body: Body, digest: String, order: Order) -> Result<Obtained, DispatchError> {
@@ -174,12 +175,17 @@ fn fit(body: &Body, order: &Order) -> Result<(), DispatchError> {
     }
     let limits = &assignment.limits;
     let stdin_bytes = order.program.stdin.len() as u64;
+    let build = order.program.build.as_ref().map(|build| build.limits);
+    let build_output = build.map_or(0, |build| build.output_bytes);
+    let output_bytes = limits.output_bytes.saturating_add(build_output);
     body.place
         .bind(&GroupLimits {
             memory_bytes: limits.memory_bytes,
             processes: limits.processes,
             cpu_milli: None,
-            agent_memory_bytes: GroupLimits::agent_memory(limits.output_bytes, stdin_bytes),
+            build: build
+                .map(|build| BuildLimits { memory_bytes: build.memory_bytes, processes: build.processes }),
+            agent_memory_bytes: GroupLimits::agent_memory(output_bytes, stdin_bytes),
         })
         .map_err(|error| DispatchError::Place(chain(&error)))
 }
@@ -192,7 +198,15 @@ struct Live {
     oom: Option<AsyncFd<OomWatch>>,
     outbox: Outbox,
     supervisor: Supervisor,
+    /// What runs now, and its limits.
+    phase: Phase,
     limits: Limits,
+    /// The program's, while it is a build's turn.
+    later: Option<Limits>,
+    /// The build, once it has ended.
+    built: Option<Box<BuildSeen>>,
+    /// Bytes of the build's output so far.
+    logged: u64,
     conduct: Conduct,
     stdin: VecDeque<HostFrame>,
     /// After the end: when what nobody fetches is dropped.
@@ -202,7 +216,16 @@ struct Live {
 impl Live {
     fn new(key: AttemptKey, obtained: Obtained) -> Result<Self, Box<(DispatchError, Body)>> {
         let Obtained { mut body, digest, mut order } = obtained;
-        let limits = order.assignment.limits;
+        let program = order.assignment.limits;
+        let build = order.program.build.as_ref().map(|build| build.limits);
+        let (phase, limits, later) = match build {
+            Some(build) => (Phase::Build, build, Some(program)),
+            None => (Phase::Run, program, None),
+        };
+        let conversation = match later {
+            Some(later) => Conversation::with_build(limits.output_bytes, later.output_bytes),
+            None => Conversation::new(limits.output_bytes),
+        };
         let unenforced = &order.assignment.unenforced;
         let sampled = Sampled {
             memory: unenforced.contains(&Limit::MemoryBytes),
@@ -212,9 +235,9 @@ impl Live {
             .place
             .take_link()
             .ok_or_else(|| "the place's link was taken".to_owned())
-            .and_then(|link| Wire::new(link, limits.output_bytes).map_err(|error| error.to_string()))
+            .and_then(|link| Wire::new(link, conversation).map_err(|error| error.to_string()))
             .and_then(|wire| {
-                let watch = body.place.oom_watch().map_err(|error| chain(&error))?;
+                let watch = body.place.oom_watch(phase).map_err(|error| chain(&error))?;
                 let oom = watch.map(watched).transpose().map_err(|error| error.to_string())?;
                 Ok((wire, oom))
             });
@@ -237,7 +260,11 @@ impl Live {
             oom,
             outbox,
             supervisor,
+            phase,
             limits,
+            later,
+            built: None,
+            logged: 0,
             conduct,
             stdin,
             orphaned_at: None,
@@ -295,8 +322,10 @@ impl Live {
                         tracing::debug!(evaluation.id = %id, attempt, "its program is released");
                         self.supervisor.released(Instant::now());
                         wire.send(HostFrame::Go);
-                        for frame in std::mem::take(&mut self.stdin) {
-                            wire.send(frame);
+                        if self.phase == Phase::Run {
+                            for frame in std::mem::take(&mut self.stdin) {
+                                wire.send(frame);
+                            }
                         }
                     } else if frame > 0 {
                         wire.send_urgent(HostFrame::Ack(frame));
@@ -313,16 +342,20 @@ impl Live {
             Ok(Some((_, AgentFrame::Hello { .. } | AgentFrame::Truncated { .. }))) => {}
             Ok(Some((_, AgentFrame::Started { .. }))) => self.supervisor.started(now),
             Ok(Some((number, AgentFrame::Output { stream, offset, bytes }))) => {
-                let stream = stream_name(stream);
+                let (stream, offset) = match self.phase {
+                    Phase::Build => (Stream::Build, self.logged),
+                    Phase::Run => (stream_name(stream), offset),
+                };
+                self.logged += bytes.len() as u64;
                 self.outbox.push(number, ReportBody::Output { stream, offset, bytes });
             }
             Ok(Some((number, AgentFrame::Ended(ending)))) => {
                 let seen = self.outside(now).map(|outside| outside.ended(&ending));
-                self.finish(number, seen).await;
+                self.ended(number, seen).await;
             }
             Ok(Some((number, AgentFrame::NotStarted(early)))) => {
                 let seen = self.outside(now).map(|outside| outside.not_started(&early));
-                self.finish(number, seen).await;
+                self.ended(number, seen).await;
             }
             Ok(None) => self.lost("the agent died before its last word".to_owned()).await,
             Err(error) => self.lost(chain(&error)).await,
@@ -332,7 +365,51 @@ impl Live {
     async fn lost(&mut self, reason: String) {
         self.kill_place();
         let seen = self.outside(Instant::now()).map(|outside| outside.lost(reason));
-        self.finish(0, seen).await;
+        self.ended(0, seen).await;
+    }
+
+    /// What runs now has ended, whatever way. After a build that succeeded it is the program's turn.
+    async fn ended(&mut self, frame: u64, seen: Option<Observation>) {
+        let Some(seen) = seen else { return };
+        let Phase::Build = self.phase else { return self.finish(frame, seen).await };
+        let build = Box::new(BuildSeen { limits: self.limits, seen });
+        let well = build.outcome().is_some_and(|outcome| outcome.verdict == Verdict::Succeeded);
+        // A cancel that met the end of the build is meant for the program, too.
+        let cancelled = self.supervisor.cause() == Some(KillCause::Cancel);
+        if well && !cancelled {
+            self.built = Some(build);
+            let Err(reason) = self.go_on() else { return };
+            self.kill_place();
+            let Some(outside) = self.outside(Instant::now()) else { return };
+            let seen = outside.lost(reason);
+            return self.finish(0, seen).await;
+        }
+        let silent = StreamEnd { complete: true, ..StreamEnd::default() };
+        let kill = (well && cancelled).then_some(Kill { cause: KillCause::Cancel, by: KilledBy::Supervisor });
+        let lost = build.seen.lost.clone();
+        self.built = Some(build);
+        let nothing = Observation { kill, lost, stdout: silent, stderr: silent, ..Observation::default() };
+        self.finish(frame, nothing).await;
+    }
+
+    /// Lets the program go, once it is proven that nothing of its build is left.
+    fn go_on(&mut self) -> Result<(), String> {
+        let (Some(body), Some(wire), Some(limits)) = (&self.body, &mut self.wire, self.later.take()) else {
+            return Err("there is no program to go on with".to_owned());
+        };
+        (self.phase, self.limits) = (Phase::Run, limits);
+        let place = &body.place;
+        tokio::task::block_in_place(|| place.end_build()).map_err(|error| chain(&error))?;
+        let watch = place.oom_watch(Phase::Run).map_err(|error| chain(&error))?;
+        self.oom = watch.map(watched).transpose().map_err(|error| error.to_string())?;
+        self.supervisor = Supervisor::new(limits, self.conduct.grace);
+        self.supervisor.released(Instant::now());
+        wire.go_on();
+        wire.send(HostFrame::Go);
+        for frame in std::mem::take(&mut self.stdin) {
+            wire.send(frame);
+        }
+        Ok(())
     }
 
     fn outside(&self, now: Instant) -> Option<Outside<'_>> {
@@ -341,17 +418,18 @@ impl Live {
             supervisor: &self.supervisor,
             limits: &self.limits,
             fail_on_output_limit: self.conduct.fail_on_output_limit,
-            sample: body.place.sample(),
+            sample: body.place.sample(self.phase),
             now,
         })
     }
 
     /// The last word. A place that was lost is proven dead before that is said, because the next
     /// attempt begins when it is; one that ended is buried aside.
-    async fn finish(&mut self, frame: u64, seen: Option<Observation>) {
+    async fn finish(&mut self, frame: u64, seen: Observation) {
         self.oom = None;
         self.wire = None;
-        let (Some(seen), Some(body)) = (seen, self.body.take()) else { return };
+        let Some(body) = self.body.take() else { return };
+        let seen = Observation { build: self.built.take(), ..seen };
         if seen.lost.is_some() {
             super::stock::prove(body).await;
         } else {
@@ -368,7 +446,7 @@ impl Live {
     /// On v1 the kernel kills one process of the group and leaves the rest: we kill the rest.
     fn out_of_memory(&mut self) {
         if let Some(body) = &self.body
-            && body.place.sample().oom_kills.is_some_and(|kills| kills > 0)
+            && body.place.sample(self.phase).oom_kills.is_some_and(|kills| kills > 0)
         {
             self.oom = None;
             self.kill_program();
@@ -384,7 +462,7 @@ impl Live {
         }
         let Some(body) = &self.body else { return false };
         let silent = self.outbox.has_room();
-        match self.supervisor.look(now, || body.place.sample(), silent) {
+        match self.supervisor.look(now, || body.place.sample(self.phase), silent) {
             Act::Wait => {}
             Act::OrderKill => {
                 if let Some(wire) = &mut self.wire {
@@ -400,7 +478,7 @@ impl Live {
     fn kill_program(&self) {
         if let Some(body) = &self.body
             // On v1 it takes several passes over a group that forks.
-            && let Err(error) = tokio::task::block_in_place(|| body.place.kill_program())
+            && let Err(error) = tokio::task::block_in_place(|| body.place.kill_program(self.phase))
         {
             tracing::error!(place = %self.key, error = %chain(&error), "cannot kill the program; killing the place");
             self.kill_place();

@@ -61,6 +61,7 @@ fn probe(launcher: &Launcher, config: &LocalConfig) -> Result<Vec<hood_sandbox::
         disk_bytes: limits.disk_bytes,
         disk_inodes: limits.disk_inodes,
         calls: SystemCalls::Ordinary,
+        builds: false,
     };
     let place = launcher.prepare(&spec).map_err(|error| chain(&error))?;
     let layers = place.layers().to_vec();
@@ -114,6 +115,7 @@ fn entry(library: &Library, declaration: &crate::environment::Declaration) -> En
         security: declaration.security.clone(),
         base: declaration.base,
         packages: declaration.lock.as_ref().map(|lock| lock.packages()).unwrap_or_default(),
+        code: declaration.code.clone(),
         imported: library.imported(&declaration.name),
         default_limits: declaration.default_limits,
         maximum_limits: declaration.maximum_limits,

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 
-use hood_core::Program;
 use hood_core::program::File;
+use hood_core::{Limits, Program};
 use hood_wire::agent::{
     AgentFrame, Assignment, Breach, Conversation, FrameError, FrameReader, HostFrame, MAX_CHUNK_BYTES,
     OnOutputLimit, encode,
@@ -45,17 +45,22 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(link: OwnedFd, output_bytes: u64) -> io::Result<Self> {
+    pub(super) fn new(link: OwnedFd, conversation: Conversation) -> io::Result<Self> {
         Ok(Self {
             stream: UnixStream::from_std(StdStream::from(link))?,
             reader: FrameReader::default(),
-            conversation: Conversation::new(output_bytes),
+            conversation,
             sent: 0,
             outgoing: VecDeque::new(),
             bytes: Vec::new(),
             written: 0,
             buffer: vec![0; READ_BYTES],
         })
+    }
+
+    /// The build has ended well: what comes next is of the program.
+    pub(super) fn go_on(&mut self) {
+        self.conversation.go_on();
     }
 
     pub(super) fn send(&mut self, frame: HostFrame) {
@@ -140,9 +145,22 @@ impl Wire {
 /// Everything that the agent gets before it is told to go.
 pub(super) fn load(order: &mut Order, sampled: Sampled) -> Vec<HostFrame> {
     let limits = &order.assignment.limits;
-    let program = &mut order.program;
-    let mut frames = vec![HostFrame::Assignment(Assignment {
-        argv: program.argv.iter().map(|argument| argument.clone().into_bytes()).collect(),
+    let program = &order.program;
+    let mut frames = vec![HostFrame::Assignment(assignment(order, &program.argv, (limits, sampled)))];
+    if let Some(build) = &program.build {
+        frames.push(HostFrame::Build(assignment(order, &build.argv, (&build.limits, sampled))));
+    }
+    for File { path, content, executable } in std::mem::take(&mut order.program.files) {
+        frames.push(HostFrame::File { path: path.into_bytes(), executable });
+        frames.extend(content.chunks(MAX_CHUNK_BYTES).map(|chunk| HostFrame::FileData(chunk.to_vec())));
+    }
+    frames
+}
+
+fn assignment(order: &Order, argv: &[String], (limits, sampled): (&Limits, Sampled)) -> Assignment {
+    let program = &order.program;
+    Assignment {
+        argv: argv.iter().map(|argument| argument.clone().into_bytes()).collect(),
         env: program.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect(),
         cwd: program.cwd.as_bytes().to_vec(),
         wall_ms: limits.wall_ms,
@@ -159,12 +177,7 @@ pub(super) fn load(order: &mut Order, sampled: Sampled) -> Vec<HostFrame> {
         sampled_processes: sampled.processes.then_some(limits.processes),
         orphan_after_ms: millis(ORPHAN_AFTER),
         traceparent: order.traceparent.clone().unwrap_or_default(),
-    })];
-    for File { path, content, executable } in std::mem::take(&mut program.files) {
-        frames.push(HostFrame::File { path: path.into_bytes(), executable });
-        frames.extend(content.chunks(MAX_CHUNK_BYTES).map(|chunk| HostFrame::FileData(chunk.to_vec())));
     }
-    frames
 }
 
 /// Stdin, which may go on arriving while the program runs.
@@ -232,7 +245,7 @@ mod tests {
         ours.set_nonblocking(true).expect("unblocked");
         theirs.write_all(said).expect("fits the socket");
         drop(theirs);
-        let mut wire = Wire::new(ours.into(), OUTPUT_BYTES)?;
+        let mut wire = Wire::new(ours.into(), Conversation::new(OUTPUT_BYTES))?;
         let mut believed = 0;
         while wire.turn(true).await?.is_some() {
             believed += 1;

@@ -52,7 +52,7 @@ impl Bench {
             isolation: Isolation::Namespace,
             system_calls: SystemCalls::Ordinary,
         };
-        let demand = Demand { limits: LIMITS, class: ExecutorClass::Cpu };
+        let demand = Demand { limits: LIMITS, build: None, class: ExecutorClass::Cpu };
         // No stranger's program runs here, so that what such a program would be refused for may lack.
         let assignment = plan(&demand, &facts, &inner.catalogue().offers, PolicyMode::Development)
             .map_err(|refusal| refusal.reason)?;
@@ -68,6 +68,7 @@ impl Bench {
             token: 1,
             assignment,
             program: Program {
+                build: None,
                 argv: argv.iter().map(|word| (*word).to_owned()).collect(),
                 env,
                 cwd: WORK_DIR.to_owned(),
@@ -103,7 +104,7 @@ async fn listen(mut link: Link) -> Result<Vec<u8>, String> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     while let Some(report) = link.next().await {
         match report.body {
-            ReportBody::Ready { .. } => {}
+            ReportBody::Ready { .. } | ReportBody::Output { stream: Stream::Build, .. } => {}
             ReportBody::Output { stream: Stream::Stdout, bytes, .. } => stdout.extend(bytes),
             ReportBody::Output { stream: Stream::Stderr, bytes, .. } => stderr.extend(bytes),
             ReportBody::Ended(seen) => {

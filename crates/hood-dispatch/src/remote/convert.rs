@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hood_core::limits::Limit;
 use hood_core::outcome::{
-    ExecError, Kill, KillCause, KilledBy, Observation, Stream, StreamEnd, Usage, WaitStatus,
+    BuildSeen, ExecError, Kill, KillCause, KilledBy, Observation, Stream, StreamEnd, Usage, WaitStatus,
 };
 use hood_core::plan::{Assignment, Degraded, ExecutorClass, Layer, PlaceKind};
-use hood_core::program::File;
+use hood_core::program::{Build, File};
 use hood_core::{Limits, Program, Timestamp};
 use hood_wire::dispatch as wire;
 
@@ -36,8 +36,14 @@ pub(super) fn order_to_wire(order: Order, life: String) -> wire::Order {
     }
     let stdin_bytes = program.stdin.len() as u64;
     payload.extend(program.stdin);
-    let program =
-        wire::Program { argv: program.argv, env: program.env, cwd: program.cwd, files, stdin_bytes };
+    let (build, argv) = match program.build {
+        Some(Build { argv, limits }) => {
+            let build = wire::Build { argv, limits: limits_to_wire(&limits), then: program.argv };
+            (Some(build), Vec::new())
+        }
+        None => (None, program.argv),
+    };
+    let program = wire::Program { build, argv, env: program.env, cwd: program.cwd, files, stdin_bytes };
     let conduct =
         wire::Conduct { grace_ms: millis(conduct.grace), fail_on_output_limit: conduct.fail_on_output_limit };
     let assignment = assignment_to_wire(&assignment);
@@ -60,12 +66,16 @@ pub(super) fn order_from_wire(key: AttemptKey, order: &wire::Order) -> Result<Or
         .map(|file| File { path: file.path.clone(), content: take(file.bytes), executable: file.executable })
         .collect();
     let stdin = take(program.stdin_bytes);
-    let (argv, env) = (program.argv.clone(), program.env.clone());
+    let build = program.build.as_ref();
+    let argv = build.map_or(&program.argv, |build| &build.then).clone();
+    let build =
+        build.map(|build| Build { argv: build.argv.clone(), limits: limits_from_wire(&build.limits) });
+    let env = program.env.clone();
     Ok(Order {
         key,
         token: *token,
         assignment: assignment_from_wire(assignment)?,
-        program: Program { argv, env, cwd: program.cwd.clone(), files, stdin },
+        program: Program { build, argv, env, cwd: program.cwd.clone(), files, stdin },
         conduct: Conduct {
             grace: Duration::from_millis(conduct.grace_ms),
             fail_on_output_limit: conduct.fail_on_output_limit,
@@ -226,6 +236,10 @@ fn seen_to_wire(seen: Observation) -> wire::Observation {
         },
         stdout: end_to_wire(seen.stdout),
         stderr: end_to_wire(seen.stderr),
+        build: seen.build.map(|build| {
+            let BuildSeen { limits, seen } = *build;
+            Box::new(wire::BuildSeen { limits: limits_to_wire(&limits), seen: seen_to_wire(seen) })
+        }),
     }
 }
 
@@ -252,7 +266,14 @@ fn seen_from_wire(seen: wire::Observation) -> Result<Observation, Unknown> {
         },
         stdout: end_from_wire(seen.stdout),
         stderr: end_from_wire(seen.stderr),
+        build: seen.build.map(|build| build_from_wire(*build)).transpose()?,
     })
+}
+
+fn build_from_wire(build: wire::BuildSeen) -> Result<Box<BuildSeen>, Unknown> {
+    // What is seen of a build has no build before it: what is sent cannot nest.
+    let seen = wire::Observation { build: None, ..build.seen };
+    Ok(Box::new(BuildSeen { limits: limits_from_wire(&build.limits), seen: seen_from_wire(seen)? }))
 }
 
 /// A cause that is not known here cannot be weighed, and a verdict is not guessed.

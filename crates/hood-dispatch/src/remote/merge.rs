@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hood_core::Timestamp;
 use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, SystemCalls};
+use hood_core::program::Code;
 use hood_wire::dispatch as wire;
 
 use super::convert::{kind, limits_from_wire, limits_to_wire};
@@ -73,6 +74,11 @@ fn environment_to_wire(entry: &EnvironmentEntry) -> wire::Environment {
         packages: packages
             .map(|(name, version)| wire::Package { name: name.clone(), version: version.clone() })
             .collect(),
+        code: entry.code.as_ref().map(|code| wire::Code {
+            file: code.file.clone(),
+            build: code.build.clone(),
+            run: code.run.clone(),
+        }),
         image: entry.imported.as_ref().map(imported_to_wire),
         default_limits: limits_to_wire(&entry.default_limits),
         maximum_limits: limits_to_wire(&entry.maximum_limits),
@@ -176,11 +182,24 @@ fn environment_from_wire(said: &wire::Environment) -> Option<EnvironmentEntry> {
         security: said.security.clone(),
         base: Base::parse(&said.base)?,
         packages: said.packages.iter().map(|p| (p.name.clone(), p.version.clone())).collect(),
+        code: code_from_wire(said),
         imported: said.image.as_ref().map(imported_from_wire),
         default_limits: limits_from_wire(&said.default_limits),
         maximum_limits: limits_from_wire(&said.maximum_limits),
         status,
     })
+}
+
+/// A dispatcher that says nothing of it is an older one, to which `code` is Python.
+fn code_from_wire(said: &wire::Environment) -> Option<Code> {
+    match (&said.code, &said.image) {
+        (Some(code), _) => {
+            let (file, build, run) = (code.file.clone(), code.build.clone(), code.run.clone());
+            Some(Code { file, build, run })
+        }
+        (None, Some(image)) => image.has_python.then(Code::python),
+        (None, None) => Some(Code::python()),
+    }
 }
 
 fn imported_from_wire(said: &wire::ForeignImage) -> Imported {

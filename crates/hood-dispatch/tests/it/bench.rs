@@ -37,6 +37,7 @@ pub(crate) type Another = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Dispatch>> 
 pub(crate) struct Heard {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
+    pub(crate) build: Vec<u8>,
     pub(crate) seen: Option<Observation>,
     may_repeat: bool,
 }
@@ -122,7 +123,7 @@ fn start(stock: u32, images: Arc<Library>) -> (Local, tempfile::TempDir) {
 }
 
 pub(crate) fn order(catalogue: &Catalogue, n: u8, code: &str) -> Order {
-    let demand = Demand { limits: Limits::DEFAULT, class: ExecutorClass::Cpu };
+    let demand = Demand { limits: Limits::DEFAULT, build: None, class: ExecutorClass::Cpu };
     let facts = &catalogue.environment("minimal").expect("built in").facts;
     // What an ordinary user's places lack is no concern of these tests.
     let is_root = rustix::process::geteuid().is_root();
@@ -136,7 +137,7 @@ pub(crate) fn order(catalogue: &Catalogue, n: u8, code: &str) -> Order {
         key: AttemptKey { evaluation: EvaluationId::new(Timestamp::from_micros(1), [n; 10]), attempt: 1 },
         token: 1,
         assignment,
-        program: source.lay_out(&hood_core::program::Start::default()).expect("sound"),
+        program: source.lay_out(&hood_core::program::Start::default(), &Limits::DEFAULT).expect("sound"),
         conduct: Conduct { grace: Duration::from_millis(500), fail_on_output_limit: false },
         traceparent: None,
     }
@@ -179,6 +180,7 @@ pub(crate) fn take(heard: &mut Heard, body: ReportBody) -> bool {
             let kept = match stream {
                 Stream::Stdout => &mut heard.stdout,
                 Stream::Stderr => &mut heard.stderr,
+                Stream::Build => &mut heard.build,
             };
             let at = usize::try_from(offset).expect("small");
             if heard.may_repeat && at < kept.len() {

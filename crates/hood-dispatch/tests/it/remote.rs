@@ -171,6 +171,7 @@ fn order(executor: &str, n: u8, token: u64) -> Order {
             reasons: Vec::new(),
         },
         program: Program {
+            build: None,
             argv: Vec::new(),
             env: Vec::new(),
             cwd: "/eval".to_owned(),

@@ -53,7 +53,7 @@ impl Gauges {
         let open = |group: &Option<Controlled>, v2: &str, v1: &str| {
             let group = group.as_ref()?;
             let name = if group.v2 { v2 } else { v1 };
-            (!name.is_empty()).then(|| File::open(group.program.join(name)).ok()).flatten()
+            (!name.is_empty()).then(|| File::open(group.dir.join(name)).ok()).flatten()
         };
         Self {
             memory: open(memory, "memory.current", "memory.usage_in_bytes"),
@@ -123,13 +123,13 @@ impl OomWatch {
         if memory.v2 {
             let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
             let fd = inotify::init(flags)?;
-            inotify::add_watch(&fd, memory.program.join("memory.events"), inotify::WatchFlags::MODIFY)?;
+            inotify::add_watch(&fd, memory.dir.join("memory.events"), inotify::WatchFlags::MODIFY)?;
             return Ok(Self { fd, _source: None });
         }
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let fd = rustix::event::eventfd(0, flags)?;
-        let source = File::open(memory.program.join("memory.oom_control"))?;
-        let control: PathBuf = memory.program.join("cgroup.event_control");
+        let source = File::open(memory.dir.join("memory.oom_control"))?;
+        let control: PathBuf = memory.dir.join("cgroup.event_control");
         fs::write(control, format!("{} {}", fd.as_raw_fd(), source.as_raw_fd()))?;
         Ok(Self { fd, _source: Some(source) })
     }

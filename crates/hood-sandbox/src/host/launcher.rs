@@ -47,6 +47,8 @@ pub struct PlaceSpec {
     pub disk_inodes: u64,
     /// Which system calls its program may make.
     pub calls: SystemCalls,
+    /// Something is built there before the program runs.
+    pub builds: bool,
 }
 
 /// Makes places. Cheap to clone; may be used from several threads at once.
@@ -118,7 +120,7 @@ impl Launcher {
             .map_err(|error| Error::Image { path: spec.image.clone(), source: error.into() })?;
         let ids = shared.ids.lease()?;
         let id = format!("{}-{}", shared.instance, shared.next.fetch_add(1, Ordering::Relaxed));
-        let record = Record::place(&shared.state_dir, &id, Groups::planned(&shared.layout, &id))
+        let record = Record::place(&shared.state_dir, &id, Groups::planned(&shared.layout, &id, spec.builds))
             .map_err(Error::host("write the place's record"))?;
         let mut remains = Remains { id, record, ids, groups: None, pidfd: None };
         match super::place::build(shared, spec, image.as_fd(), &mut remains) {

@@ -12,7 +12,7 @@ use super::ids::IdLease;
 use super::launcher::{Descriptors, PlaceSpec, Shared};
 use super::maps;
 use super::record::{Record, await_readable};
-use crate::cgroup::{GroupLimits, Groups, OomWatch, Sample, Seat};
+use crate::cgroup::{GroupLimits, Groups, Leaf, OomWatch, Phase, Sample, Seat};
 use crate::packets;
 use crate::protocol::{self, Blueprint, Failure};
 use crate::sys;
@@ -147,32 +147,42 @@ impl Place {
             .map_err(Error::host("write the place's limits"))
     }
 
-    /// Reads the program's group: a handful of system calls.
+    /// Reads a phase's group: a handful of system calls.
     #[must_use]
-    pub fn sample(&self) -> Sample {
-        self.groups().map(Groups::sample).unwrap_or_default()
+    pub fn sample(&self, phase: Phase) -> Sample {
+        self.leaf(phase).map(Leaf::sample).unwrap_or_default()
     }
 
-    /// Tells when memory ran out; `None` where no group holds memory.
+    /// Tells when memory ran out in a phase; `None` where no group holds memory.
     ///
     /// # Errors
     /// The kernel refused the watch.
-    pub fn oom_watch(&self) -> Result<Option<OomWatch>, Error> {
-        let watch = self.groups().map(Groups::oom_watch).transpose();
+    pub fn oom_watch(&self, phase: Phase) -> Result<Option<OomWatch>, Error> {
+        let watch = self.leaf(phase).map(Leaf::oom_watch).transpose();
         Ok(watch.map_err(Error::host("watch for memory running out"))?.flatten())
     }
 
-    /// Kills the program and what it started, and leaves the agent to report their end. Where no
-    /// group holds the program, it kills the place.
+    /// Kills what a phase runs and what that started, and leaves the agent to report their end. Where
+    /// no group holds them, it kills the place.
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn kill_program(&self) -> Result<(), Error> {
+    pub fn kill_program(&self, phase: Phase) -> Result<(), Error> {
         let step = Error::host("kill the program");
-        match self.groups() {
-            Some(groups) if !groups.is_bare() => groups.kill_program(KILL_PATIENCE).map_err(step),
+        match (self.groups(), self.leaf(phase)) {
+            (Some(groups), Some(leaf)) if !groups.is_bare() => leaf.kill(KILL_PATIENCE).map_err(step),
             _ => self.kill(),
         }
+    }
+
+    /// Kills whatever a build left running, and returns with the proof that nothing of it is. Where no
+    /// group holds it, the agent looks, and ends the place rather than go on.
+    ///
+    /// # Errors
+    /// There is no proof; the place must not be used any further.
+    pub fn end_build(&self) -> Result<(), Error> {
+        let step = Error::host("end what the build left running");
+        self.leaf(Phase::Build).map_or(Ok(()), |leaf| leaf.clear(DEATH_PATIENCE)).map_err(step)
     }
 
     /// Kills everything in the place, the agent first.
@@ -228,6 +238,10 @@ impl Place {
     fn groups(&self) -> Option<&Groups> {
         self.remains.groups.as_ref()
     }
+
+    fn leaf(&self, phase: Phase) -> Option<&Leaf> {
+        self.groups()?.leaf(phase)
+    }
 }
 
 impl Drop for Place {
@@ -249,8 +263,8 @@ pub(super) fn build(
     image: BorrowedFd<'_>,
     remains: &mut Remains,
 ) -> Result<Built, Error> {
-    let groups =
-        Groups::create(&shared.layout, &remains.id).map_err(Error::host("make the place's cgroups"))?;
+    let groups = Groups::create(&shared.layout, &remains.id, spec.builds)
+        .map_err(Error::host("make the place's cgroups"))?;
     let groups = remains.groups.insert(groups);
     let pair = Error::host("make the place's channels");
     let (link, their_link) = packets::stream_pair().map_err(pair)?;
@@ -277,12 +291,13 @@ pub(super) fn build(
         single_id: shared.ids.is_single(),
         core_piped: shared.core_piped,
         calls: spec.calls,
+        builds: spec.builds,
         foreign: shared.foreign.clone(),
     };
     let silent = |_| Error::Silent("handing over the blueprint");
     packets::send(&setup, &[go], &[]).map_err(silent)?;
     packets::send(&setup, &blueprint.encode(), &[]).map_err(silent)?;
-    let (pids, inside) = attend(&setup, groups, pid)?;
+    let (pids, inside) = attend(&setup, groups, pid, Phase::of(spec.builds))?;
     rustix::io::ioctl_fionbio(&link, true)
         .map_err(|source| Error::host("unblock the link")(source.into()))?;
     let mut layers = group_layers(shared);
@@ -296,8 +311,13 @@ pub(super) fn build(
 
 type Findings = Vec<(String, Option<String>)>;
 
-/// Listens until the place is ready, and puts its two processes into their groups meanwhile.
-fn attend(setup: &OwnedFd, groups: &Groups, agent: u32) -> Result<((u32, u32), Findings), Error> {
+/// Listens until the place is ready, and puts its processes into their groups meanwhile.
+fn attend(
+    setup: &OwnedFd,
+    groups: &Groups,
+    agent: u32,
+    mut phases: &[Phase],
+) -> Result<((u32, u32), Findings), Error> {
     let deadline = Instant::now() + BUILD_PATIENCE;
     let mut at = "executing the agent";
     let mut program = None;
@@ -309,17 +329,20 @@ fn attend(setup: &OwnedFd, groups: &Groups, agent: u32) -> Result<((u32, u32), F
         let packet = packets::receive(setup).map_err(|_| Error::Silent(at))?;
         let Some((kind, rest)) = packet.bytes.split_first() else { return Err(Error::Silent(at)) };
         match *kind {
-            protocol::AGENT_HERE if packet.pid == Some(agent) => at = "building the root",
-            protocol::PROGRAM_HERE if program.is_none() => {
+            protocol::AGENT_HERE if packet.pid == Some(agent) => {
+                groups.place_agent(agent).map_err(Error::host("put the agent into its cgroups"))?;
+                at = "building the root";
+            }
+            protocol::PROGRAM_HERE if !phases.is_empty() => {
                 let pid = packet.pid.ok_or(Error::Silent(at))?;
+                let Some((phase, later)) = phases.split_first() else { return Err(Error::Silent(at)) };
+                phases = later;
                 program = Some(pid);
-                let placing = "put agent and program into their cgroups";
-                groups.place(agent, pid).map_err(Error::host(placing))?;
-                groups.verify(agent, pid).map_err(Error::host(placing))?;
+                groups.place(*phase, pid).map_err(Error::host("put the program into its cgroups"))?;
                 packets::send(setup, &[protocol::PLACED], &[]).map_err(|_| Error::Silent(at))?;
                 at = "dropping privileges";
             }
-            protocol::READY => {
+            protocol::READY if phases.is_empty() => {
                 let program = program.ok_or(Error::Silent(at))?;
                 return Ok(((agent, program), protocol::decode_findings(rest)));
             }

@@ -46,20 +46,31 @@ const HOSTNAME: &[u8] = b"fumehood";
 pub struct Cell {
     /// The link to the dispatcher. Its end is the end of the place.
     pub link: OwnedFd,
-    /// Orders to the starter, reports from it.
-    pub starter: OwnedFd,
-    /// The starter's pid, which becomes the program's.
-    pub program: i32,
+    /// What becomes the build, where there is to be one.
+    pub build: Option<Starter>,
+    /// What becomes the program.
+    pub program: Starter,
+    /// Readable when a child has ended.
+    pub children: OwnedFd,
+    /// Held so that no other place gets these ids while this process lives.
+    pub id_lock: Option<OwnedFd>,
+}
+
+/// A starter that waits, and this side of what it becomes.
+#[derive(Debug)]
+pub struct Starter {
+    /// Orders to it, reports from it.
+    pub command: OwnedFd,
+    /// Its pid, which becomes the program's.
+    pub pid: i32,
+    /// Every process of it: one of its own, or two where it is nested.
+    pub pids: Vec<i32>,
     /// The program's pipes, this side.
     pub stdin: OwnedFd,
     /// As above.
     pub stdout: OwnedFd,
     /// As above.
     pub stderr: OwnedFd,
-    /// Readable when a child has ended.
-    pub children: OwnedFd,
-    /// Held so that no other place gets these ids while this process lives.
-    pub id_lock: Option<OwnedFd>,
 }
 
 /// What the starter has sent, and the listener for foreign calls if it came along. Empty: its end.
@@ -106,31 +117,66 @@ fn build(setup: &OwnedFd) -> Result<Cell, StepFailed> {
     rustix::system::sethostname(HOSTNAME).step("name the host")?;
     raise_loopback().step("raise the loopback interface")?;
     let children = sys::child_watch().step("watch for children")?;
-    let (mine, theirs) = pipes(&blueprint).step("make the program's pipes")?;
-    let program = match sys::fork_single_threaded().step("fork the starter")? {
-        Fork::Parent(pid) => pid,
-        Fork::Child => {
-            drop((mine, link, id_lock, children));
-            match setup.try_clone() {
-                Ok(setup_copy) => starter::run(theirs, setup_copy, &blueprint),
-                Err(_) => sys::exit_now(70),
+    let mut build = None;
+    if blueprint.builds {
+        let (mine, theirs) = pipes(&blueprint).step("make the build's pipes")?;
+        let known = privilege::processes().step("list the place's processes")?;
+        match sys::fork_single_threaded().step("fork the build's starter")? {
+            Fork::Parent(pid) => build = Some(employ(setup, (mine, theirs), pid, &known)?),
+            Fork::Child => {
+                drop((mine, link, id_lock, children));
+                begin(setup, theirs, &blueprint)
             }
         }
+    }
+    let (mine, theirs) = pipes(&blueprint).step("make the program's pipes")?;
+    let known = privilege::processes().step("list the place's processes")?;
+    let program = match sys::fork_single_threaded().step("fork the starter")? {
+        Fork::Parent(pid) => employ(setup, (mine, theirs), pid, &known)?,
+        Fork::Child => {
+            // The build's pipes among them: nobody but its two sides may hold them open.
+            drop((mine, link, id_lock, children, build));
+            begin(setup, theirs, &blueprint)
+        }
     };
+    let findings = lock_down(&blueprint)?;
+    packets::send(setup, &protocol::encode_findings(&findings), &[])
+        .step("report that the place is ready")?;
+    let starters = [Some(&program), build.as_ref()].into_iter().flatten();
+    let theirs = starters.flat_map(|one| [&one.command, &one.stdin, &one.stdout, &one.stderr]);
+    for fd in theirs.chain([&link]) {
+        rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).step("unblock descriptors")?;
+    }
+    Ok(Cell { link, build, program, children, id_lock })
+}
+
+/// The child's side of a fork: never returns.
+fn begin(setup: &OwnedFd, ends: Ends, blueprint: &Blueprint) -> ! {
+    match setup.try_clone() {
+        Ok(setup_copy) => starter::run(ends, setup_copy, blueprint),
+        Err(_) => sys::exit_now(70),
+    }
+}
+
+/// Waits until a starter that was forked is in its groups and ready. `known` are the processes that
+/// were there before it.
+fn employ(
+    setup: &OwnedFd,
+    (mine, theirs): (Ends, Ends),
+    forked: i32,
+    known: &[i32],
+) -> Result<Starter, StepFailed> {
     drop(theirs);
     let placed = packets::receive(setup).step("await the cgroups")?;
     if placed.bytes != [protocol::PLACED] {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).step("await the cgroups");
     }
-    let program = await_starter(&mine.command)?.unwrap_or(program);
-    let findings = lock_down(&blueprint)?;
-    packets::send(setup, &protocol::encode_findings(&findings), &[])
-        .step("report that the place is ready")?;
-    for fd in [&link, &mine.command, &mine.stdin, &mine.stdout, &mine.stderr] {
-        rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).step("unblock descriptors")?;
-    }
+    let nested = await_starter(&mine.command)?;
+    let mut pids = privilege::processes().step("list the place's processes")?;
+    // The process that was forked only made the nested one, and its number will be another's.
+    pids.retain(|pid| !known.contains(pid) && (nested.is_none() || *pid != forked));
     let Ends { command, stdin, stdout, stderr } = mine;
-    Ok(Cell { link, starter: command, program, stdin, stdout, stderr, children, id_lock })
+    Ok(Starter { command, pid: nested.unwrap_or(forked), pids, stdin, stdout, stderr })
 }
 
 /// The agent's ends and the starter's. The pipes belong to the program: it may open them again, as

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::sys;
@@ -60,9 +62,41 @@ pub fn reap() -> io::Result<Option<Reaped>> {
 /// # Errors
 /// As kill(2); `ESRCH` means that there is nobody.
 pub fn signal_everyone(signal: i32) -> io::Result<()> {
-    if rustix::process::getpid() != rustix::process::Pid::INIT {
+    if rustix::process::getpid() != Pid::INIT {
         // Anywhere else, -1 would reach beyond the place.
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     sys::signal_all(signal)
+}
+
+/// Sends a signal to every process of the place but the caller, which must be its PID 1, and `spared`.
+/// Gives how many there were. One that forks may get ahead of this: only none left is an answer.
+///
+/// # Errors
+/// The processes cannot be listed.
+pub fn signal_all_but(spared: &[i32], signal: i32) -> io::Result<usize> {
+    if rustix::process::getpid() != Pid::INIT {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut others = processes()?;
+    others.retain(|pid| !spared.contains(pid) && Pid::from_raw(*pid) != Some(Pid::INIT));
+    for pid in others.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        // Gone already: what was wanted.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+    Ok(others.len())
+}
+
+/// The place's processes, those that have ended and were not reaped included.
+pub(super) fn processes() -> io::Result<Vec<i32>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
+    let mut space = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(&proc, space.spare_capacity_mut());
+    let mut pids = Vec::new();
+    while let Some(entry) = entries.next() {
+        pids.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(pids)
 }

@@ -102,6 +102,7 @@ fn a_place_that_cannot_be_made_leaves_nothing() {
         disk_bytes: 1 << 20,
         disk_inodes: 100,
         calls: SystemCalls::Ordinary,
+        builds: false,
     };
     assert!(matches!(lab.launcher.prepare(&spec), Err(hood_sandbox::Error::Image { .. })));
     let file = hood_sandbox::PlaceSpec {
@@ -109,6 +110,7 @@ fn a_place_that_cannot_be_made_leaves_nothing() {
         disk_bytes: 1 << 20,
         disk_inodes: 1,
         calls: SystemCalls::Ordinary,
+        builds: false,
     };
     // Too few inodes even for nothing is not an error; an image that is no directory is.
     lab.launcher.prepare(&file).unwrap().destroy().unwrap();

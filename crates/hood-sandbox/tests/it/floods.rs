@@ -53,15 +53,19 @@ fn a_fork_bomb_that_goes_on_dies_at_once() {
     let mut session = lab.open(&bomb);
     session.assign(&bomb);
     session.await_start();
-    eventually("the group is full", || session.place.sample().forks_refused > Some(10));
+    eventually("the group is full", || {
+        session.place.sample(hood_sandbox::Phase::Run).forks_refused > Some(10)
+    });
     session.send(&HostFrame::Kill);
     let ending = *session.finish().ending();
     assert_eq!((ending.exit, ending.cause), (Exit::Signal(9), Some(KillCause::Kill)));
     let mut session = lab.open(&bomb);
     session.assign(&bomb);
     session.await_start();
-    eventually("the group is full", || session.place.sample().forks_refused > Some(10));
-    session.place.kill_program().unwrap();
+    eventually("the group is full", || {
+        session.place.sample(hood_sandbox::Phase::Run).forks_refused > Some(10)
+    });
+    session.place.kill_program(hood_sandbox::Phase::Run).unwrap();
     assert_eq!(session.finish().exit(), Exit::Signal(9), "the agent lives to tell it");
 }
 
@@ -104,12 +108,13 @@ fn the_outside_is_told_of_memory_running_out() {
     let lab = Lab::new();
     let hog = job(&["hog", "here"]);
     let mut session = lab.open(&hog);
-    let watch = session.place.oom_watch().unwrap().expect("a group holds memory here");
+    let watch =
+        session.place.oom_watch(hood_sandbox::Phase::Run).unwrap().expect("a group holds memory here");
     session.assign(&hog);
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
     let ready = rustix::event::poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&limit)).unwrap();
     assert_eq!(ready, 1);
-    eventually("the kill is counted", || session.place.sample().oom_kills > Some(0));
+    eventually("the kill is counted", || session.place.sample(hood_sandbox::Phase::Run).oom_kills > Some(0));
     session.finish();
 }
 

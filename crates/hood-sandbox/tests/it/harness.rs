@@ -214,6 +214,7 @@ pub(crate) fn job(arguments: &[&str]) -> Job {
             memory_bytes: 64 * MIB,
             processes: 64,
             cpu_milli: None,
+            build: None,
             agent_memory_bytes: GroupLimits::agent_memory(MIB, MIB),
         },
         disk_bytes: 16 * MIB,
@@ -271,6 +272,7 @@ impl Session {
             disk_bytes: job.disk_bytes,
             disk_inodes: job.disk_inodes,
             calls: job.calls,
+            builds: false,
         };
         let mut place = launcher
             .prepare(&spec)
@@ -374,7 +376,7 @@ impl Session {
                 AgentFrame::Hello { .. } | AgentFrame::Started { .. } | AgentFrame::Truncated { .. } => {}
             }
         };
-        let sample = self.place.sample();
+        let sample = self.place.sample(hood_sandbox::Phase::Run);
         self.place.destroy().unwrap();
         Done { end, stdout, stderr, sample, output_frames }
     }

@@ -54,8 +54,15 @@ impl Admission<'_> {
         let environment = self.environment(&submission, &mut errors);
         let limits =
             environment.and_then(|environment| resolve_limits(&submission, environment, &mut errors));
-        let start = start_to_core(environment.and_then(|environment| environment.image.as_ref()));
-        program::check(&submission, bounds, (limits.as_ref(), &start), &mut errors);
+        let start = start_to_core(
+            environment.and_then(|environment| environment.image.as_ref()),
+            environment.and_then(|environment| environment.code.as_ref()),
+        );
+        let build = environment.zip(limits.as_ref()).and_then(|(environment, limits)| {
+            resolve_build_limits(&submission, environment, limits, &mut errors)
+        });
+        let builds = program::check(&submission, bounds, (limits.as_ref(), &start), &mut errors);
+        let build = build.filter(|_| builds);
         check_labels(&submission.labels, bounds, &mut errors);
         let priority = submission.priority.unwrap_or(PRIORITY_DEFAULT);
         if priority > PRIORITY_MAX {
@@ -71,11 +78,13 @@ impl Admission<'_> {
         let (Some(environment), Some(limits), true) = (environment, limits, errors.is_empty()) else {
             return Err(Rejection::Fields(errors));
         };
-        self.place(environment, &limits)?;
+        self.place(environment, &limits, build)?;
         let labels = submission.labels.clone();
         let document = AcceptedDocument {
             environment: environment.name.clone(),
             limits: limits_to_wire(&limits, &[]),
+            code: environment.code.clone(),
+            build: build.map(|build| limits_to_wire(&build, &[])),
             grace_ms,
             priority,
             image: environment.image.clone(),
@@ -105,7 +114,12 @@ impl Admission<'_> {
     }
 
     /// Whether some place may take it, as far as the worker's last report tells.
-    fn place(&self, environment: &api::Environment, limits: &Limits) -> Result<(), Rejection> {
+    fn place(
+        &self,
+        environment: &api::Environment,
+        limits: &Limits,
+        build: Option<Limits>,
+    ) -> Result<(), Rejection> {
         if environment.state == api::EnvironmentState::Failed {
             let reason = environment.error.as_deref().unwrap_or("the build gave no reason");
             return Err(Rejection::Environment(format!(
@@ -121,7 +135,7 @@ impl Admission<'_> {
             )));
         }
         let facts = environment_facts(environment);
-        let demand = Demand { limits: *limits, class: facts.class() };
+        let demand = Demand { limits: *limits, build, class: facts.class() };
         plan(&demand, &facts, &self.catalogue.offers, self.config.policy)
             .map(drop)
             .map_err(Rejection::Refused)
@@ -179,6 +193,32 @@ fn resolve_limits(
             None
         }
     }
+}
+
+/// Those of a build: as a program's, but for the disk, of which there is one.
+fn resolve_build_limits(
+    submission: &Submission,
+    environment: &api::Environment,
+    limits: &Limits,
+    errors: &mut Vec<FieldError>,
+) -> Option<Limits> {
+    let before = errors.len();
+    let mut asked = submission.build.as_ref().map(|build| build.limits).unwrap_or_default();
+    for (name, value) in [("disk_bytes", &mut asked.disk_bytes), ("disk_inodes", &mut asked.disk_inodes)] {
+        if value.take().is_some() {
+            let path = format!("build.limits.{name}");
+            errors.push(wrong(path, format!("is the whole evaluation's: name it as `limits.{name}`")));
+        }
+    }
+    let defaults = limits_from_wire(&environment.default_limits).unwrap_or(Limits::DEFAULT);
+    let maxima = limits_from_wire(&environment.maximum_limits).unwrap_or(Limits::MAXIMUM);
+    let build = limits_request_to_core(&asked).resolve(&defaults, &maxima);
+    let wrong_limit = |error: &hood_core::limits::LimitError| {
+        wrong(format!("build.limits.{}", error.limit().as_str()), error.to_string())
+    };
+    errors.extend(build.as_ref().err().into_iter().flatten().map(wrong_limit));
+    let Limits { disk_bytes, disk_inodes, .. } = *limits;
+    build.ok().filter(|_| errors.len() == before).map(|build| Limits { disk_bytes, disk_inodes, ..build })
 }
 
 fn check_labels(labels: &BTreeMap<String, String>, bounds: &SubmissionLimits, errors: &mut Vec<FieldError>) {

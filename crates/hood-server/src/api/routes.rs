@@ -26,6 +26,7 @@ fn keyed() -> OpenApiRouter<ApiState> {
         .routes(routes!(evaluations::events::events))
         .routes(routes!(evaluations::output::stdout))
         .routes(routes!(evaluations::output::stderr))
+        .routes(routes!(evaluations::output::build))
         .routes(routes!(batches::create::create))
         .routes(routes!(batches::get::get))
         .routes(routes!(dead::list::list))

@@ -29,6 +29,8 @@ impl Exit {
     pub(super) const DONE: Self = Self(0);
     /// The answer is no: some evaluations did not succeed, something is lacking or wrong.
     pub(super) const NO: Self = Self(1);
+    /// With `--exit-code verdict`: the program never ran, because its build failed.
+    pub(super) const BUILD_FAILED: Self = Self(123);
     pub(super) const TIMED_OUT: Self = Self(124);
     /// Fumehood failed, or was called wrongly; nothing is said of the program.
     pub(super) const FAILED: Self = Self(125);
@@ -47,20 +49,33 @@ impl Exit {
     /// The status of `run` for an evaluation that has ended.
     pub(super) fn of(evaluation: &Evaluation, from: ExitFrom) -> Self {
         match evaluation.verdict {
-            Some(Verdict::Succeeded) => Self::DONE,
+            Some(Verdict::BuildFailed) if from == ExitFrom::Verdict => Self::BUILD_FAILED,
+            Some(Verdict::BuildFailed) => {
+                let how = evaluation.build.as_ref().and_then(|build| build.verdict);
+                Self::of_program(how.unwrap_or(Verdict::Failed), evaluation)
+            }
             Some(Verdict::Failed) if from == ExitFrom::Verdict => Self::NO,
-            Some(Verdict::Failed) => match (evaluation.exit_code, evaluation.signal) {
+            Some(verdict) => Self::of_program(verdict, evaluation),
+            None => Self::FAILED,
+        }
+    }
+
+    fn of_program(verdict: Verdict, evaluation: &Evaluation) -> Self {
+        match verdict {
+            Verdict::Succeeded => Self::DONE,
+            Verdict::BuildFailed => Self::NO,
+            Verdict::Failed => match (evaluation.exit_code, evaluation.signal) {
                 (Some(code), _) => Self(code),
                 (None, Some(signal)) => Self(SIGNAL_BASE.saturating_add(signal)),
                 (None, None) => Self::NO,
             },
-            Some(Verdict::TimedOut) => Self::TIMED_OUT,
-            Some(Verdict::OutOfMemory) => Self::OUT_OF_MEMORY,
-            Some(Verdict::OutputLimit) => Self::OUTPUT_LIMIT,
-            Some(Verdict::PolicyViolation) => Self::POLICY_VIOLATION,
-            Some(Verdict::Cancelled) => Self::CANCELLED,
-            Some(Verdict::InfrastructureError) if was_refused(evaluation) => Self::REFUSED,
-            Some(Verdict::InfrastructureError) | None => Self::FAILED,
+            Verdict::TimedOut => Self::TIMED_OUT,
+            Verdict::OutOfMemory => Self::OUT_OF_MEMORY,
+            Verdict::OutputLimit => Self::OUTPUT_LIMIT,
+            Verdict::PolicyViolation => Self::POLICY_VIOLATION,
+            Verdict::Cancelled => Self::CANCELLED,
+            Verdict::InfrastructureError if was_refused(evaluation) => Self::REFUSED,
+            Verdict::InfrastructureError => Self::FAILED,
         }
     }
 }
@@ -104,6 +119,8 @@ mod tests {
         let table = [
             (ended("succeeded", Some(0), None, false), 0, 0),
             (ended("failed", Some(7), None, false), 7, 1),
+            (ended("build_failed", Some(2), None, false), 2, 123),
+            (ended("build_failed", None, Some(11), false), 139, 123),
             (ended("failed", Some(124), None, false), 124, 1),
             (ended("failed", None, Some(11), false), 139, 1),
             (ended("timed_out", None, Some(9), false), 124, 124),

@@ -62,6 +62,12 @@ pub(super) fn describe(evaluation: &Evaluation, style: Style) -> String {
         line("used", &usage.join(", "));
     }
     line("limits", &limits(&evaluation.limits));
+    if let Some(build) = &evaluation.build {
+        let how = build.verdict.map_or("not ended", words::verdict);
+        let used: Vec<String> = words::used(&build.usage);
+        line("build", &[vec![how.to_owned()], used].concat().join(", "));
+        line("its limits", &limits(&build.limits));
+    }
     let digest = evaluation.environment.digest.as_deref().unwrap_or("not chosen yet");
     line("environment", &Text::line(&format!("{} ({digest})", evaluation.environment.name)));
     line("priority", &evaluation.priority.to_string());
@@ -80,7 +86,9 @@ pub(super) fn describe(evaluation: &Evaluation, style: Style) -> String {
     for remark in words::remarks(evaluation) {
         line("note", &remark);
     }
-    for (name, stream) in [("stdout", &evaluation.stdout), ("stderr", &evaluation.stderr)] {
+    let build = evaluation.build.as_ref().map(|build| ("build", &build.output));
+    let streams = [("stdout", &evaluation.stdout), ("stderr", &evaluation.stderr)];
+    for (name, stream) in build.into_iter().chain(streams) {
         preview(&mut text, (name, stream), style);
     }
     text

@@ -43,14 +43,17 @@ enum Which {
     Both,
     Stdout,
     Stderr,
+    /// What the build wrote, to standard error.
+    Build,
 }
 
 impl Which {
     const fn streams(self) -> &'static [Stream] {
         match self {
-            Self::Both => &Stream::ALL,
+            Self::Both => &Stream::PROGRAM,
             Self::Stdout => &[Stream::Stdout],
             Self::Stderr => &[Stream::Stderr],
+            Self::Build => &[Stream::Build],
         }
     }
 }
@@ -111,6 +114,7 @@ async fn show(
             snapshot.filter(|evaluation| !evaluation.state.is_terminal()).map(|evaluation| match stream {
                 Stream::Stdout => evaluation.stdout.kept_bytes,
                 Stream::Stderr => evaluation.stderr.kept_bytes,
+                Stream::Build => evaluation.build.as_ref().map_or(0, |build| build.output.kept_bytes),
             });
         copy(client, (&args.id, *stream, attempt), args.raw, end)
     });

@@ -32,6 +32,8 @@ Examples:
   fumehood run --file ./prog --exec -- ./prog a b      any program, here one of your own
   fumehood run --exec -- python3 -c 'print(1)'         any program of the environment
   fumehood run --env tools --entrypoint -- --help      what an imported image runs by itself
+  fumehood run --env c hello.c -- arg1                 built and run as the environment says
+  fumehood run --env c --file Makefile --file a.c --build make --exec -- ./a
   fumehood run -o json hello.py                        the whole result as one JSON document
 
 Exit status:
@@ -39,13 +41,14 @@ Exit status:
   124 timed out         130 cancelled (Ctrl-C)     153 output limit
   125 Fumehood failed   137 out of memory          159 policy violation
   126 refused
-  With --exit-code verdict every verdict has its own: the same, and 1 for a failed program.";
+  A build that fails gives its own status in the same way.
+  With --exit-code verdict every verdict has its own: the same, 1 for a failed program, 123 for a failed build.";
 
 /// Run a program in a sandbox, stream its output, and say how it ended.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Python file to run; `-` reads it from standard input.
+    /// Source file to run, as the environment runs it: Python in most; `-` reads it from standard input.
     #[arg(value_name = "SCRIPT", required_unless_present_any = ["exec", "entrypoint"])]
     script: Option<String>,
 
@@ -101,7 +104,43 @@ pub(super) struct Args {
     limits: Limits,
 
     #[command(flatten)]
+    build: Build,
+
+    #[command(flatten)]
     order: Order,
+}
+
+/// What runs before it. An environment for a compiled language builds a source file without being told.
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Build")]
+struct Build {
+    /// Command that builds, its words apart by spaces; for what a shell understands, `sh -c` in the environment.
+    #[arg(long = "build", id = "build_command", value_name = "COMMAND", value_parser = build_words)]
+    command: Option<Words>,
+    /// Wall time of the build.
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    build_timeout: Option<Duration>,
+    /// CPU time of the build.
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    build_cpu: Option<Duration>,
+    /// Memory of the build.
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    build_memory: Option<u64>,
+    /// Processes and threads of the build at once.
+    #[arg(long, value_name = "N")]
+    build_processes: Option<u64>,
+    /// Output kept of each of the build's stdout and stderr.
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    build_output_limit: Option<u64>,
+}
+
+/// The words of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Words(Vec<String>);
+
+fn build_words(text: &str) -> Result<Words, String> {
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    if words.is_empty() { Err("name the program that builds".to_owned()) } else { Ok(Words(words)) }
 }
 
 /// How much it may use.

@@ -1,7 +1,7 @@
 //! What happened, in plain words.
 
 use comfy_table::{Cell, Color};
-use hood_wire::api::{Evaluation, Evidence, Preview, State, Verdict};
+use hood_wire::api::{Evaluation, Evidence, Preview, State, Usage, Verdict};
 
 use super::terminal::{Style, Text};
 use super::units::{show_bytes, show_millis};
@@ -20,6 +20,7 @@ pub(super) const fn state(state: State) -> &'static str {
 pub(super) const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Succeeded => "succeeded",
+        Verdict::BuildFailed => "build_failed",
         Verdict::Failed => "failed",
         Verdict::TimedOut => "timed_out",
         Verdict::OutOfMemory => "out_of_memory",
@@ -82,37 +83,49 @@ pub(super) fn why(evaluation: &Evaluation) -> String {
     let evidence = evaluation.evidence.as_ref().unwrap_or(&none);
     match evaluation.verdict {
         None => format!("not ended yet: {}", state(evaluation.state)),
-        Some(Verdict::Succeeded) => "exit code 0".to_owned(),
-        Some(Verdict::Failed) => match &evidence.exec_error {
+        Some(Verdict::BuildFailed) => {
+            let how = evaluation.build.as_ref().and_then(|build| build.verdict).unwrap_or(Verdict::Failed);
+            format!("the build {}", how_it_ended(how, evidence, evaluation))
+        }
+        Some(verdict) => how_it_ended(verdict, evidence, evaluation),
+    }
+}
+
+/// Of the program, or of a build that failed: what is said of the end is of what decided it.
+fn how_it_ended(verdict: Verdict, evidence: &Evidence, evaluation: &Evaluation) -> String {
+    match verdict {
+        Verdict::BuildFailed => "failed".to_owned(),
+        Verdict::Succeeded => "exit code 0".to_owned(),
+        Verdict::Failed => match &evidence.exec_error {
             Some(error) => format!("could not be started: {}", Text::new(&error.message)),
             None => ended(evaluation),
         },
-        Some(Verdict::TimedOut) => match &evidence.limit {
+        Verdict::TimedOut => match &evidence.limit {
             Some(limit) if limit.name == "cpu_ms" => {
                 format!("used up its {} of CPU time (cpu_ms)", show_millis(limit.allowed as f64))
             }
             Some(limit) => format!("still ran after {} (wall_ms)", show_millis(limit.allowed as f64)),
             None => "used up its time".to_owned(),
         },
-        Some(Verdict::OutOfMemory) => match &evidence.limit {
+        Verdict::OutOfMemory => match &evidence.limit {
             Some(limit) => format!("needed more than {} (memory_bytes)", show_bytes(limit.allowed)),
             None => "needed more memory than it may have".to_owned(),
         },
-        Some(Verdict::OutputLimit) => match &evidence.limit {
+        Verdict::OutputLimit => match &evidence.limit {
             Some(limit) => {
                 format!("wrote more than {} to one stream (output_bytes)", show_bytes(limit.allowed))
             }
             None => "wrote more than it may".to_owned(),
         },
-        Some(Verdict::PolicyViolation) => {
+        Verdict::PolicyViolation => {
             let what = evidence.violation.as_deref().unwrap_or("it did what the sandbox kills for");
             format!("entered the kernel as no program may: {}", Text::new(what))
         }
-        Some(Verdict::Cancelled) => match evidence.decided_by.as_str() {
+        Verdict::Cancelled => match evidence.decided_by.as_str() {
             "cancelled_in_queue" => "before it ran".to_owned(),
             _ => "on request".to_owned(),
         },
-        Some(Verdict::InfrastructureError) => infrastructure(evidence),
+        Verdict::InfrastructureError => infrastructure(evidence),
     }
 }
 
@@ -136,7 +149,10 @@ fn infrastructure(evidence: &Evidence) -> String {
 
 /// What was used, as far as it was measured.
 pub(super) fn usage(evaluation: &Evaluation) -> Vec<String> {
-    let usage = &evaluation.usage;
+    used(&evaluation.usage)
+}
+
+pub(super) fn used(usage: &Usage) -> Vec<String> {
     let mut parts = Vec::new();
     parts.extend(usage.wall_ms.map(show_millis));
     if let (Some(user), Some(system)) = (usage.cpu_user_ms, usage.cpu_system_ms) {
@@ -149,7 +165,9 @@ pub(super) fn usage(evaluation: &Evaluation) -> Vec<String> {
 /// What a reader of the result must know besides its verdict.
 pub(super) fn remarks(evaluation: &Evaluation) -> Vec<String> {
     let mut remarks = Vec::new();
-    for (name, stream) in [("stdout", &evaluation.stdout), ("stderr", &evaluation.stderr)] {
+    let build = evaluation.build.as_ref().map(|build| ("the build's output", &build.output));
+    let streams = [("stdout", &evaluation.stdout), ("stderr", &evaluation.stderr)];
+    for (name, stream) in streams.into_iter().chain(build) {
         remarks.extend(truncation(name, stream, evaluation.state.is_terminal()));
     }
     let Some(evidence) = &evaluation.evidence else { return remarks };

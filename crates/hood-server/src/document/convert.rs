@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hood_core::limits::{Limit, LimitsRequest};
-use hood_core::program::{File, Source, Start};
+use hood_core::program::{BuildSource, Code, File, Source, Start};
 use hood_core::{Limits, RiskLevel, State, Timestamp, Verdict};
 use hood_wire::api;
 
@@ -33,6 +33,7 @@ pub const fn state_to_core(state: api::State) -> State {
 pub const fn verdict_to_wire(verdict: Verdict) -> api::Verdict {
     match verdict {
         Verdict::Succeeded => api::Verdict::Succeeded,
+        Verdict::BuildFailed => api::Verdict::BuildFailed,
         Verdict::Failed => api::Verdict::Failed,
         Verdict::TimedOut => api::Verdict::TimedOut,
         Verdict::OutOfMemory => api::Verdict::OutOfMemory,
@@ -136,6 +137,7 @@ pub fn source_to_core(submission: &api::Submission) -> (Source, Vec<api::FieldEr
     let source = Source {
         code: submission.code.clone(),
         files,
+        build: submission.build.as_ref().map(|build| BuildSource { command: build.command.clone() }),
         command: submission.command.clone(),
         args: submission.args.clone(),
         env: submission.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -144,15 +146,23 @@ pub fn source_to_core(submission: &api::Submission) -> (Source, Vec<api::FieldEr
     (source, errors)
 }
 
-/// How the environment's image wants programs started; an image of our own wants nothing.
-pub fn start_to_core(image: Option<&api::ForeignImage>) -> Start {
-    image.map_or_else(Start::default, |image| Start {
+/// How the environment's image wants programs started; an image of our own wants nothing. `code` is
+/// what the environment says of source text: where an older worker said nothing, it is Python.
+pub fn start_to_core(image: Option<&api::ForeignImage>, code: Option<&api::CodeStart>) -> Start {
+    let code = code.map(|code| {
+        let (file, build, run) = (code.file.clone(), code.build.clone(), code.run.clone());
+        Code { file, build, run }
+    });
+    let Some(image) = image else {
+        return Start { code: code.or_else(|| Some(Code::python())), ..Start::default() };
+    };
+    Start {
         entrypoint: image.entrypoint.clone(),
         arguments: image.command.clone(),
         env: image.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
         workdir: image.workdir.clone(),
-        has_python: image.has_python,
-    })
+        code: code.or_else(|| image.has_python.then(Code::python)),
+    }
 }
 
 fn decode(base64: &str, path: String, errors: &mut Vec<api::FieldError>) -> Vec<u8> {

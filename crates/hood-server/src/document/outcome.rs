@@ -1,11 +1,11 @@
 //! What the worker found out, as documents.
 
-use hood_core::outcome::{KilledBy, Observation, Outcome, StreamEnd, Usage};
+use hood_core::outcome::{BuildSeen, KilledBy, Observation, Outcome, Rule, StreamEnd, Usage};
 use hood_core::plan::Degraded;
 use hood_core::{Assignment, Timestamp};
 use hood_wire::api;
 
-use super::{Moments, ResultDocument, StreamDocument, limits_to_wire};
+use super::{BuildDocument, Moments, ResultDocument, StreamDocument, limits_to_wire, verdict_to_wire};
 
 impl ResultDocument {
     /// The end of one that ran, with everything that was seen of it. `suspect`: an earlier attempt
@@ -14,13 +14,38 @@ impl ResultDocument {
         Self {
             exit_code: outcome.exit_code,
             signal: outcome.signal,
-            evidence: evidence_of(outcome, seen, &assignment.degraded, suspect),
+            evidence: evidence_of(outcome, decisive(outcome, seen), &assignment.degraded, suspect),
             usage: usage_to_wire(&seen.usage),
             limits: Some(limits_to_wire(&assignment.limits, &assignment.unenforced)),
             stdout: stream_document(&seen.stdout),
             stderr: stream_document(&seen.stderr),
+            build: seen.build.as_deref().map(|build| build_document(build, assignment)),
             moments: Moments::default(),
         }
+    }
+}
+
+/// What the outcome speaks of: of a build that failed, the build.
+fn decisive<'a>(outcome: &Outcome, seen: &'a Observation) -> &'a Observation {
+    match (&seen.build, outcome.decided_by) {
+        (Some(build), Rule::Build) => &build.seen,
+        _ => seen,
+    }
+}
+
+/// A build as it is kept with its evaluation's result.
+pub fn build_document(build: &BuildSeen, assignment: &Assignment) -> BuildDocument {
+    let BuildSeen { limits, seen } = build;
+    let outcome = build.outcome();
+    let evidence = outcome.as_ref().map(|outcome| evidence_of(outcome, seen, &assignment.degraded, false));
+    BuildDocument {
+        verdict: outcome.as_ref().map(|outcome| verdict_to_wire(outcome.verdict)),
+        exit_code: outcome.as_ref().and_then(|outcome| outcome.exit_code),
+        signal: outcome.as_ref().and_then(|outcome| outcome.signal),
+        evidence: evidence.unwrap_or_default(),
+        usage: usage_to_wire(&seen.usage),
+        limits: limits_to_wire(limits, &assignment.unenforced),
+        output: stream_document(&build.output()),
     }
 }
 

@@ -26,6 +26,8 @@ struct AcceptedSummary {
     submission: RiskOnly,
     limits: api::Limits,
     grace_ms: u64,
+    #[serde(default)]
+    build: Option<api::Limits>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,12 +47,17 @@ pub struct StreamHead {
     pub cut: bool,
 }
 
-/// The whole resource. `stdout` and `stderr` are read from the store apart from the record.
-pub fn evaluation_view(
-    record: &Record,
-    stdout: StreamHead,
-    stderr: StreamHead,
-) -> Result<api::Evaluation, ViewError> {
+/// The beginnings of everything that an attempt wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heads {
+    pub stdout: StreamHead,
+    pub stderr: StreamHead,
+    pub build: StreamHead,
+}
+
+/// The whole resource. What was written is read from the store apart from the record.
+pub fn evaluation_view(record: &Record, heads: Heads) -> Result<api::Evaluation, ViewError> {
+    let Heads { stdout, stderr, build } = heads;
     let unreadable = |what, id: String| move |source: serde_json::Error| ViewError { what, id, source };
     let id = record.id.to_string();
     let accepted: AcceptedSummary =
@@ -69,6 +76,7 @@ pub fn evaluation_view(
         verdict: record.verdict.map(verdict_to_wire),
         exit_code: result.as_ref().and_then(|result| result.exit_code),
         signal: result.as_ref().and_then(|result| result.signal),
+        build: accepted.build.map(|limits| build_view(result.as_ref(), limits, build)),
         stdout: stream(stdout, |result| result.stdout),
         stderr: stream(stderr, |result| result.stderr),
         environment: api::EnvironmentRef {
@@ -92,6 +100,36 @@ pub fn evaluation_view(
         finished_at: record.finished_at.map(rfc3339),
         id,
     })
+}
+
+fn build_view(result: Option<&ResultDocument>, limits: api::Limits, head: StreamHead) -> api::BuildReport {
+    let Some(result) = result else {
+        let output = preview(head, None);
+        let (verdict, exit_code, signal, evidence) = (None, None, None, None);
+        let usage = api::Usage::default();
+        return api::BuildReport { verdict, exit_code, signal, evidence, output, limits, usage };
+    };
+    match &result.build {
+        Some(build) => api::BuildReport {
+            verdict: build.verdict,
+            exit_code: build.exit_code,
+            signal: build.signal,
+            evidence: Some(build.evidence.clone()),
+            output: preview(head, Some(build.output)),
+            limits: build.limits,
+            usage: build.usage.clone(),
+        },
+        // It ended before anything was built.
+        None => api::BuildReport {
+            verdict: None,
+            exit_code: None,
+            signal: None,
+            evidence: None,
+            output: preview(head, Some(StreamDocument { bytes: 0, complete: true })),
+            limits,
+            usage: api::Usage::default(),
+        },
+    }
 }
 
 fn preview(head: StreamHead, end: Option<StreamDocument>) -> api::Preview {

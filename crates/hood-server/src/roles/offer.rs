@@ -53,6 +53,11 @@ pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Env
             .iter()
             .map(|(name, version)| api::Package { name: name.clone(), version: version.clone() })
             .collect(),
+        code: entry.code.as_ref().map(|code| api::CodeStart {
+            file: code.file.clone(),
+            build: code.build.clone(),
+            run: code.run.clone(),
+        }),
         image: entry.imported.as_ref().map(foreign_image),
         default_limits: limits_to_wire(&lower(&entry.default_limits, &maximum), &[]),
         maximum_limits: limits_to_wire(&maximum, &[]),

@@ -156,12 +156,15 @@ impl Attempt<'_> {
         if let Some(error) = errors.first() {
             return Err(format!("the stored request cannot be laid out: {}: {}", error.path, error.message));
         }
+        let limits = document::limits_from_wire(&accepted.limits).ok_or("the stored request lacks limits")?;
+        let build = accepted.build.as_ref().and_then(document::limits_from_wire);
+        let start = document::start_to_core(accepted.image.as_ref(), accepted.code.as_ref());
         let program = source
-            .lay_out(&document::start_to_core(accepted.image.as_ref()))
+            .lay_out(&start, &build.unwrap_or(limits))
             .map_err(|problems| format!("the stored request cannot be laid out: {problems:?}"))?;
         Ok(Accepted {
             program,
-            limits: document::limits_from_wire(&accepted.limits).ok_or("the stored request lacks limits")?,
+            limits,
             conduct: Conduct {
                 grace: Duration::from_millis(accepted.grace_ms),
                 fail_on_output_limit: accepted.submission.on_output_limit == api::OnOutputLimit::Fail,
@@ -286,7 +289,8 @@ impl Attempt<'_> {
             let reason = format!("environment `{}` is no longer offered", accepted.environment);
             return Err(Refusal { code: RefusalCode::NoEnvironment, reason });
         };
-        let demand = Demand { limits: accepted.limits, class: environment.facts.class() };
+        let build = accepted.program.build.as_ref().map(|build| build.limits);
+        let demand = Demand { limits: accepted.limits, build, class: environment.facts.class() };
         plan(&demand, &environment.facts, &catalogue.offers, self.shared.config.policy)
     }
 

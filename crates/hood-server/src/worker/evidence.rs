@@ -7,7 +7,9 @@ use hood_dispatch::Catalogue;
 use hood_wire::api;
 
 use crate::document::stream_document;
-use crate::document::{Moments, ResultDocument, degraded_to_wire, limits_to_wire, usage_to_wire};
+use crate::document::{
+    Moments, ResultDocument, build_document, degraded_to_wire, limits_to_wire, usage_to_wire,
+};
 
 /// What the last attempt came to, lost like the ones before it.
 pub(super) fn lost(
@@ -34,6 +36,11 @@ pub(super) fn lost(
         limits: assignment.map(|assignment| limits_to_wire(&assignment.limits, &assignment.unenforced)),
         stdout: stream_document(&seen.stdout),
         stderr: stream_document(&seen.stderr),
+        build: seen
+            .build
+            .as_deref()
+            .zip(assignment)
+            .map(|(build, assignment)| build_document(build, assignment)),
         moments: Moments::default(),
     }
 }

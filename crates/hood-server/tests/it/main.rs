@@ -2,6 +2,7 @@
 
 mod api;
 mod blobs;
+mod builds;
 mod bus;
 mod cli_env;
 mod cli_help;

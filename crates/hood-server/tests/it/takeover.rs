@@ -78,6 +78,8 @@ impl Scene {
             limits: limits_to_wire(&Limits::DEFAULT, &[]),
             grace_ms: 1000,
             image: None,
+            code: None,
+            build: None,
             priority: 5,
             traceparent: None,
         };

@@ -52,6 +52,7 @@ pub(super) struct Attempt {
     pub(super) record: AttemptRecord,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
+    pub(super) build: Vec<u8>,
 }
 
 impl Attempt {
@@ -65,13 +66,14 @@ impl Attempt {
             decision: None,
             output_cut: false,
         };
-        Self { record, stdout: Vec::new(), stderr: Vec::new() }
+        Self { record, stdout: Vec::new(), stderr: Vec::new(), build: Vec::new() }
     }
 
     pub(super) const fn stream(&self, stream: Stream) -> &Vec<u8> {
         match stream {
             Stream::Stdout => &self.stdout,
             Stream::Stderr => &self.stderr,
+            Stream::Build => &self.build,
         }
     }
 
@@ -79,6 +81,7 @@ impl Attempt {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
+            Stream::Build => &mut self.build,
         }
     }
 }
@@ -186,7 +189,8 @@ impl Row {
 
     /// What it takes of the storage, about.
     pub(super) fn bytes(&self) -> u64 {
-        let output: usize = self.attempts.iter().map(|a| a.stdout.len() + a.stderr.len()).sum();
+        let output: usize =
+            self.attempts.iter().map(|a| a.stdout.len() + a.stderr.len() + a.build.len()).sum();
         let result = self.result.as_ref().map_or(0, String::len);
         (accepted_bytes(&self.request, &self.labels) + result + output) as u64
     }

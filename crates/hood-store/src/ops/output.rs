@@ -26,6 +26,7 @@ const PIECE_BYTES_MAX: usize = 256 * 1024;
 pub(super) struct Stored {
     pub(super) stdout: u64,
     pub(super) stderr: u64,
+    pub(super) build: u64,
     /// There was no room for some of it; then nothing more is stored, so that what is there is the
     /// beginning and has no hole.
     pub(super) cut: bool,
@@ -45,6 +46,7 @@ impl Stored {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
+            Stream::Build => &mut self.build,
         }
     }
 
@@ -52,7 +54,7 @@ impl Stored {
     /// is refused. What would go beyond the write's `storage_bytes` is dropped, and the attempt says so.
     pub(super) fn grow(mut self, write: &Write, context: &mut Context<'_>) -> Result<Grown, CommitError> {
         let (before, lease) = (self, &write.lease);
-        let mut fresh = [Vec::new(), Vec::new()];
+        let mut fresh: [Vec<u8>; Stream::ALL.len()] = Default::default();
         for (fresh, stream) in fresh.iter_mut().zip(Stream::ALL) {
             *fresh = added(&write.commit.output, stream, (*self.of(stream), self.cut))
                 .map_err(|(offset, stored)| gap(lease, stream, offset, stored))?;
@@ -124,6 +126,7 @@ pub(super) async fn measure(
         let stored = Stored {
             stdout: number(row, "stdout_bytes")?,
             stderr: number(row, "stderr_bytes")?,
+            build: number(row, "build_bytes")?,
             cut: get::<i64>(row, "output_cut")? != 0,
         };
         Ok((EvaluationId::from_uuid(get(row, "evaluation")?), stored))
@@ -133,7 +136,7 @@ pub(super) async fn measure(
 
 const MEASURE: (&str, &str) = (
     "WITH v (tenant, evaluation, number) AS (VALUES",
-    ") SELECT a.evaluation, a.stdout_bytes, a.stderr_bytes, a.output_cut FROM v CROSS JOIN attempts a \
+    ") SELECT a.evaluation, a.stdout_bytes, a.stderr_bytes, a.build_bytes, a.output_cut FROM v CROSS JOIN attempts a \
      WHERE a.tenant = v.tenant AND a.evaluation = v.evaluation AND a.number = v.number",
 );
 

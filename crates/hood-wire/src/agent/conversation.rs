@@ -27,6 +27,8 @@ pub enum Breach {
 enum Stand {
     New,
     Waiting,
+    /// A build has ended; nothing more may come until the program is let go.
+    Built,
     Running,
     Over,
 }
@@ -42,6 +44,8 @@ struct Seen {
 #[derive(Debug)]
 pub struct Conversation {
     stand: Stand,
+    /// What is kept of each of the program's streams, while it is a build's turn.
+    later: Option<u64>,
     output_bytes: u64,
     stdout: Seen,
     stderr: Seen,
@@ -51,7 +55,21 @@ impl Conversation {
     /// Begins before the agent's hello.
     #[must_use]
     pub fn new(output_bytes: u64) -> Self {
-        Self { stand: Stand::New, output_bytes, stdout: Seen::default(), stderr: Seen::default() }
+        let (stdout, stderr) = (Seen::default(), Seen::default());
+        Self { stand: Stand::New, later: None, output_bytes, stdout, stderr }
+    }
+
+    /// As [`Conversation::new`], where a build comes first.
+    #[must_use]
+    pub fn with_build(build_output_bytes: u64, output_bytes: u64) -> Self {
+        Self { later: Some(output_bytes), ..Self::new(build_output_bytes) }
+    }
+
+    /// The build has ended well, and the program was let go: the same again, from the first byte.
+    pub fn go_on(&mut self) {
+        if let (Stand::Built, Some(output_bytes)) = (self.stand, self.later.take()) {
+            *self = Self { stand: Stand::Waiting, ..Self::new(output_bytes) };
+        }
     }
 
     /// The terminal frame has come.
@@ -93,12 +111,16 @@ impl Conversation {
             }
             (Stand::Running, AgentFrame::Ended(ending)) => {
                 self.totals(ending)?;
-                Stand::Over
+                self.ended()
             }
-            (Stand::Waiting, AgentFrame::NotStarted(_)) => Stand::Over,
+            (Stand::Waiting, AgentFrame::NotStarted(_)) => self.ended(),
             (_, frame) => return Err(Breach::Unfitting(name(frame))),
         };
         Ok(())
+    }
+
+    const fn ended(&self) -> Stand {
+        if self.later.is_some() { Stand::Built } else { Stand::Over }
     }
 
     fn seen(&mut self, stream: Stream) -> &mut Seen {

@@ -59,6 +59,9 @@ pub enum Stream {
 pub enum HostFrame {
     /// The first frame: what to run.
     Assignment(Assignment),
+    /// Behind it, where something is built first: what, and under which limits of its own. Then files,
+    /// [`HostFrame::Go`], what [`AgentFrame`] says of a run, and another `Go` for the program, or none.
+    Build(Assignment),
     /// Opens an input file beneath `/eval`; [`HostFrame::FileData`] appends to it.
     File {
         /// Relative, without `.` or `..`.
@@ -68,7 +71,7 @@ pub enum HostFrame {
     },
     /// Bytes of the file that was opened last.
     FileData(Vec<u8>),
-    /// All files are there: run.
+    /// All files are there: run. Where something is built first, it comes twice.
     Go,
     /// Bytes for stdin, before or after [`HostFrame::Go`].
     Stdin(Vec<u8>),
@@ -234,7 +237,7 @@ pub enum AgentFrame {
         /// Which.
         stream: Stream,
     },
-    /// Terminal: it ran.
+    /// Terminal: it ran. A build's end is not the last word, if the program is let go after it.
     Ended(Ending),
     /// Terminal: it did not run.
     NotStarted(EarlyEnd),
@@ -252,12 +255,13 @@ impl Body for HostFrame {
             Self::Ack(_) => 7,
             Self::Cancel { .. } => 8,
             Self::Kill => 9,
+            Self::Build(_) => 10,
         }
     }
 
     fn write(&self, to: &mut Writer<'_>) {
         match self {
-            Self::Assignment(assignment) => assignment.write(to),
+            Self::Assignment(assignment) | Self::Build(assignment) => assignment.write(to),
             Self::File { path, executable } => {
                 to.bytes(1, path);
                 to.number(2, u64::from(*executable));
@@ -280,6 +284,7 @@ impl Body for HostFrame {
             7 => Self::Ack(from.number(1)?),
             8 => Self::Cancel { grace_ms: from.number(1)? },
             9 => Self::Kill,
+            10 => Self::Build(Assignment::read(from)?),
             _ => return Err(FrameError::UnknownKind(kind)),
         })
     }

@@ -33,6 +33,9 @@ pub struct Environment {
     /// The interpreter's version, once built.
     pub interpreter: Option<String>,
     pub packages: Vec<Package>,
+    /// How `code` is run; null where it cannot be, without a `command`.
+    #[serde(default)]
+    pub code: Option<CodeStart>,
     /// Of an imported image: what it is, and how it wants its programs started.
     #[serde(default)]
     pub image: Option<ForeignImage>,
@@ -43,6 +46,17 @@ pub struct Environment {
     pub default: bool,
     /// Why the build failed, where it did.
     pub error: Option<String>,
+}
+
+/// How source text becomes a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CodeStart {
+    /// What `code` is called beneath `/eval`.
+    pub file: String,
+    /// What builds it, where something must; null where it runs as it is.
+    pub build: Option<Vec<String>>,
+    /// What runs, with `args` behind it.
+    pub run: Vec<String>,
 }
 
 /// An image that came from elsewhere, in its maker's words.

@@ -33,10 +33,14 @@ pub struct Evaluation {
     pub verdict: Option<Verdict>,
     /// Null while there is none, and where a signal ended the program.
     pub exit_code: Option<u8>,
-    /// The number of the signal that ended the program.
+    /// The number of the signal that ended the program. With the verdict `build_failed` both are the
+    /// build's, and so are `evidence` and its limit.
     pub signal: Option<u8>,
     /// Null until the state is terminal.
     pub evidence: Option<Evidence>,
+    /// The build before the program; null where there is none.
+    #[serde(default)]
+    pub build: Option<BuildReport>,
     pub stdout: Preview,
     pub stderr: Preview,
     pub environment: EnvironmentRef,
@@ -59,6 +63,22 @@ pub struct Evaluation {
     /// When the program of the current attempt was released.
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
+}
+
+/// What became of a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BuildReport {
+    /// How the build itself ended, in the words of a program's verdict; null until the evaluation's
+    /// state is terminal, and where nothing says.
+    pub verdict: Option<Verdict>,
+    pub exit_code: Option<u8>,
+    pub signal: Option<u8>,
+    pub evidence: Option<Evidence>,
+    /// What it wrote to stdout and stderr, in the order in which that was read. The exact bytes are at
+    /// `/build`.
+    pub output: Preview,
+    pub limits: Limits,
+    pub usage: Usage,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

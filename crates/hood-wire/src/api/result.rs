@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 pub enum Verdict {
     /// The main process ended with exit code 0; it says no more than that.
     Succeeded,
+    /// The build before the program did not end with exit code 0; the program never ran.
+    BuildFailed,
     /// Another exit code, or a signal, or no such command.
     Failed,
     /// `wall_ms` or `cpu_ms` was used up.
@@ -25,7 +27,7 @@ pub enum Verdict {
 /// What proves the verdict. A field that does not apply is null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Evidence {
-    /// The row of the precedence table that decided: `first_kill`, `oom_kill`, `violation`,
+    /// The row of the precedence table that decided: `build`, `first_kill`, `oom_kill`, `violation`,
     /// `exec_error`, `wait_status`, `lost`, `cancelled_in_queue` or `refusal`.
     pub decided_by: String,
     /// The first cause that made us end the program.

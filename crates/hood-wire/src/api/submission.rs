@@ -8,13 +8,18 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"code": "print(6 * 7)"}))]
 pub struct Submission {
-    /// Python source. It becomes `/eval/main.py` and is run as `python3 main.py ARGS…` unless
+    /// Source text. In an environment with Python it becomes `/eval/main.py` and is run as `python3
+    /// main.py ARGS…`; each environment says in `code` how it is called, built and run. Not run where
     /// `command` says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// Files written beneath `/eval` before the program starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<InputFile>,
+    /// What runs before the program, in the same place and over the same files, under limits of its
+    /// own. One that does not end with exit code 0 is the verdict `build_failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
     /// The program and its first arguments; any executable, looked up on `PATH` if it has no `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
@@ -55,6 +60,18 @@ pub struct Submission {
     /// An `http://` or `https://` URL that is told, by a signed POST, when the evaluation has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_url: Option<String>,
+}
+
+/// A build before the program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// The program that builds and its arguments. Left out, the environment's own way to build `code`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Its own. `disk_bytes` and `disk_inodes` are the whole evaluation's, and named there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitsRequest,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -60,6 +60,9 @@ pub struct Environment {
     pub allowed_classes: Vec<String>,
     #[serde(default)]
     pub packages: Vec<Package>,
+    /// How `code` is run; left out where it is Python, or cannot be run without a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
     /// Of an imported image: how it wants its programs started.
     #[serde(default)]
     pub image: Option<ForeignImage>,
@@ -82,6 +85,15 @@ pub struct Environment {
 
 fn ordinary() -> String {
     "ordinary".to_owned()
+}
+
+/// How source text is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Code {
+    pub file: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Vec<String>>,
+    pub run: Vec<String>,
 }
 
 /// An image that came from elsewhere, in its maker's words.

@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Limits;
+
 /// One thing that a place says, or that the dispatcher says of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Frame {
@@ -17,7 +19,7 @@ pub enum FrameBody {
     Ready { environment_digest: String },
     /// The bytes follow the frame's head.
     Output {
-        /// `stdout` or `stderr`.
+        /// `stdout`, `stderr`, or `build`: both of a build's.
         stream: String,
         offset: u64,
         #[serde(skip)]
@@ -60,6 +62,17 @@ pub struct Observation {
     pub stdout: StreamEnd,
     #[serde(default)]
     pub stderr: StreamEnd,
+    /// The build before it, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Box<BuildSeen>>,
+}
+
+/// A build's end, and the limits that it ran under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BuildSeen {
+    pub limits: Limits,
+    #[schema(no_recursion)]
+    pub seen: Observation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

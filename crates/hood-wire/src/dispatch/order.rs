@@ -68,6 +68,11 @@ pub struct Limits {
 /// What is started. Its files lie beneath `/eval`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Program {
+    /// What runs before it, if something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+    /// Left out where a build comes first: it stands there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
     /// Where it runs.
@@ -76,6 +81,16 @@ pub struct Program {
     pub files: Vec<File>,
     /// How many of the bytes after the files are stdin.
     pub stdin_bytes: u64,
+}
+
+/// What runs before a program, over the same files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Build {
+    pub argv: Vec<String>,
+    pub limits: Limits,
+    /// The program's own. A dispatcher that knows of no builds misses it where it looks for it, and
+    /// refuses the order, rather than run the program without one.
+    pub then: Vec<String>,
 }
 
 /// Of a worker that knows of no other.

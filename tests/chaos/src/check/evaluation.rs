@@ -133,7 +133,7 @@ fn output(history: &History) -> Vec<String> {
     let mut found = Vec::new();
     for output in &history.outputs {
         let whole = ended_itself && Some(output.attempt) == last;
-        for stream in Stream::ALL {
+        for stream in Stream::PROGRAM {
             found.extend(bytes(history, output, stream, whole));
         }
     }
@@ -151,6 +151,7 @@ fn bytes(history: &History, output: &Output, stream: Stream, whole: bool) -> Opt
     let got = match stream {
         Stream::Stdout => &output.stdout,
         Stream::Stderr => &output.stderr,
+        Stream::Build => return None,
     };
     let right = if whole { *got == wanted } else { wanted.starts_with(got) };
     (!right).then(|| {

@@ -1,5 +1,6 @@
 //! Reads a declaration and collects everything that is wrong with it.
 
+mod code;
 mod packages;
 
 use std::ops::Range;
@@ -12,7 +13,7 @@ use super::{
     Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, NAME_BYTES_MAX, Problem, is_name,
 };
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "name",
     "description",
     "security",
@@ -22,6 +23,7 @@ const KEYS: [&str; 12] = [
     "interpreter",
     "packages",
     "links",
+    "code",
     "allowed_classes",
     "default_limits",
     "maximum_limits",
@@ -74,6 +76,7 @@ impl Reader<'_> {
         let system_calls = self.system_calls(&table);
         let interpreter = self.interpreter(&table);
         let packages = self.packages(&table, base);
+        let code = self.code(&table);
         let classes = self.classes(&table);
         let limits = self.limits(&table);
         let (default_limits, maximum_limits) = limits?;
@@ -86,6 +89,7 @@ impl Reader<'_> {
             system_calls,
             interpreter: interpreter?,
             packages,
+            code: Some(code),
             lock: None,
             default_limits,
             maximum_limits,

@@ -25,6 +25,10 @@ fn order() -> Order {
             reasons: vec!["because".to_owned()],
         },
         program: Program {
+            build: Some(Build {
+                argv: vec!["cc".to_owned(), "main.c".to_owned()],
+                limits: Limits { wall_ms: 2, ..Limits::DEFAULT },
+            }),
             argv: vec!["python3".to_owned(), "main.py".to_owned()],
             env: vec![("A".to_owned(), "b".to_owned())],
             cwd: "/srv".to_owned(),
@@ -34,6 +38,18 @@ fn order() -> Order {
         conduct: Conduct { grace: Duration::from_millis(500), fail_on_output_limit: true },
         traceparent: Some("00-1-2-01".to_owned()),
     }
+}
+
+/// One that knows of no builds must not run the program without one.
+#[test]
+fn an_older_dispatcher_finds_no_program_where_a_build_comes_first() {
+    let sent = order_to_wire(order(), String::new());
+    let head = serde_json::to_value(&sent.head).expect("serialises");
+    assert!(head["program"].get("argv").is_none(), "{head:#}");
+    let plain = Order { program: Program { build: None, ..order().program }, ..order() };
+    let head = serde_json::to_value(order_to_wire(plain, String::new()).head).expect("serialises");
+    assert_eq!(head["program"]["argv"][0], "python3");
+    assert!(head["program"].get("build").is_none(), "{head:#}");
 }
 
 #[test]
@@ -72,7 +88,10 @@ fn everything_seen_is_the_same_at_the_other_end() {
                 usage: Usage { wall_us: Some(1), blocked_us: Some(7), ..Usage::default() },
                 stdout: StreamEnd { written: 3, kept: 2, complete: true },
                 stderr: StreamEnd { written: 5, kept: 4, complete: false },
+                build: None,
             };
+            let build = BuildSeen { limits: Limits { wall_ms: 6, ..Limits::DEFAULT }, seen: seen.clone() };
+            let seen = Observation { build: Some(Box::new(build)), ..seen };
             let report = Report { number: 8, body: ReportBody::Ended(Box::new(seen)) };
             let frame = report_to_wire(report.clone());
             assert_eq!(report_from_wire(frame.body).expect("known"), Some(report.body));

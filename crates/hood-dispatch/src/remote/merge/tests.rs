@@ -15,6 +15,7 @@ fn entry(declaration: &environment::Declaration, status: EnvironmentStatus) -> E
         security: declaration.security.clone(),
         base: declaration.base,
         packages: declaration.lock.as_ref().map(|lock| lock.packages()).unwrap_or_default(),
+        code: declaration.code.clone(),
         imported: None,
         default_limits: Limits::DEFAULT,
         maximum_limits: Limits::MAXIMUM,

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hood_core::Verdict;
-use hood_core::outcome::{KillCause, judge};
-use hood_dispatch::{DispatchError, Link, ReportBody};
+use hood_core::outcome::{KillCause, WaitStatus, judge};
+use hood_core::program::Build;
+use hood_core::{Limits, Verdict};
+use hood_dispatch::{DispatchError, Link, Order, ReportBody};
 
 use super::bench::{Bench, PATIENCE, listen, take};
 
@@ -26,6 +27,9 @@ macro_rules! conformance {
                 what_is_not_there_is_gone
                 a_cancel_gives_the_grace_and_a_second_one_takes_it_away
                 a_cancel_before_the_release_ends_it_without_a_first_instruction
+                a_build_comes_before_the_program_under_limits_of_its_own
+                a_build_that_fails_is_the_end
+                a_cancel_while_something_is_built_ends_both
             }
         }
     };
@@ -215,4 +219,61 @@ pub(crate) async fn a_cancel_before_the_release_ends_it_without_a_first_instruct
     let seen = heard.seen.expect("ended");
     assert!(heard.stdout.is_empty());
     assert_eq!(judge(&seen, &bench.limits).map(|outcome| outcome.verdict), Some(Verdict::Cancelled));
+}
+
+/// What builds runs in the same place before `code`.
+fn building(bench: &Bench, build: &str, code: &str) -> Order {
+    let mut order = bench.order(1, code);
+    let limits = Limits { wall_ms: 20_000, output_bytes: 1000, ..Limits::DEFAULT };
+    let argv = ["python3", "-c", build].map(str::to_owned).to_vec();
+    order.program.build = Some(Build { argv, limits });
+    order
+}
+
+pub(crate) async fn a_build_comes_before_the_program_under_limits_of_its_own(bench: &Bench) {
+    let build = "import sys\nopen('made', 'w').write('product')\nprint('building', flush=True)\n\
+                 print('x' * 5000, file=sys.stderr)";
+    let (verdict, heard) = bench.run(building(bench, build, "print(open('made').read())")).await;
+    assert_eq!((verdict, heard.stdout.as_slice()), (Verdict::Succeeded, &b"product\n"[..]));
+    assert!(heard.stderr.is_empty(), "the program wrote nothing there");
+    assert!(heard.build.starts_with(b"building\n"), "{:?}", String::from_utf8_lossy(&heard.build));
+    assert_eq!(heard.build.len(), "building\n".len() + 1000, "the build's own bound");
+    let built = heard.seen.and_then(|seen| seen.build).expect("both are told of");
+    assert_eq!(built.limits.output_bytes, 1000);
+    assert_eq!(
+        (built.seen.wait, built.output().kept),
+        (Some(WaitStatus::Exited(0)), heard.build.len() as u64)
+    );
+    assert_eq!(built.output().written, "building\n".len() as u64 + 5001);
+}
+
+pub(crate) async fn a_build_that_fails_is_the_end(bench: &Bench) {
+    let order = building(bench, "print('no'); raise SystemExit(3)", "print('ran')");
+    let (verdict, heard) = bench.run(order).await;
+    assert_eq!(
+        (verdict, heard.stdout.len(), heard.build.as_slice()),
+        (Verdict::BuildFailed, 0, &b"no\n"[..])
+    );
+    let seen = heard.seen.expect("a last word");
+    assert_eq!((seen.wait, seen.build.expect("there").seen.wait), (None, Some(WaitStatus::Exited(3))));
+}
+
+pub(crate) async fn a_cancel_while_something_is_built_ends_both(bench: &Bench) {
+    let order = building(bench, "print('up', flush=True)\nimport time\ntime.sleep(60)", "print('ran')");
+    let key = order.key;
+    let mut link = bench.dispatch.execute(order).await.expect("a place");
+    let mut heard = bench.heard();
+    loop {
+        let report = tokio::time::timeout(PATIENCE, link.next()).await.expect("in time").expect("more");
+        let ended = take(&mut heard, report.body);
+        link.acknowledge(report.number);
+        if ended {
+            break;
+        }
+        if heard.build.starts_with(b"up\n") {
+            bench.dispatch.cancel(key, Duration::ZERO);
+        }
+    }
+    let outcome = judge(&heard.seen.expect("ended"), &bench.limits).expect("judged");
+    assert_eq!((outcome.verdict, heard.stdout.len()), (Verdict::Cancelled, 0));
 }

@@ -10,12 +10,13 @@ use super::wrong;
 use crate::api::config::SubmissionLimits;
 use crate::document::source_to_core;
 
+/// True where something is to be built first.
 pub(crate) fn check(
     submission: &Submission,
     bounds: &SubmissionLimits,
     (limits, start): (Option<&Limits>, &Start),
     errors: &mut Vec<FieldError>,
-) {
+) -> bool {
     check_counts(submission, bounds, errors);
     check_arguments(submission, bounds, errors);
     let (source, undecodable) = source_to_core(submission);
@@ -23,16 +24,23 @@ pub(crate) fn check(
     if let Some(limits) = limits {
         check_room(&source, limits, errors);
     }
-    if let Err(found) = source.lay_out(start) {
-        errors.extend(found.into_iter().map(field_error));
+    // What the build may use changes nothing about whether it can be laid out.
+    match source.lay_out(start, limits.unwrap_or(&Limits::DEFAULT)) {
+        Ok(program) => program.build.is_some(),
+        Err(found) => {
+            errors.extend(found.into_iter().map(field_error));
+            false
+        }
     }
 }
 
 fn check_counts(submission: &Submission, bounds: &SubmissionLimits, errors: &mut Vec<FieldError>) {
     let arguments = submission.command.as_ref().map_or(0, Vec::len) + submission.args.len();
+    let build = submission.build.as_ref().and_then(|build| build.command.as_ref()).map_or(0, Vec::len);
     for (path, count, most) in [
         ("files", submission.files.len(), bounds.files_max),
         ("args", arguments, bounds.arguments_max),
+        ("build.command", build, bounds.arguments_max),
         ("env", submission.env.len(), bounds.arguments_max),
     ] {
         if count > most {
@@ -49,8 +57,10 @@ fn check_arguments(submission: &Submission, bounds: &SubmissionLimits, errors: &
     let args = submission.args.iter().enumerate().map(|(i, arg)| (format!("args[{i}]"), arg.len()));
     let env =
         submission.env.iter().map(|(name, value)| (format!("env.{name}"), name.len() + 1 + value.len()));
+    let build = submission.build.iter().flat_map(|build| &build.command).flatten().enumerate();
+    let build = build.map(|(i, arg)| (format!("build.command[{i}]"), arg.len()));
     let mut total = 0_usize;
-    for (path, length) in command.chain(args).chain(env) {
+    for (path, length) in command.chain(build).chain(args).chain(env) {
         total = total.saturating_add(length + 1);
         if length > most {
             errors.push(wrong(path, format!("is longer than {most} bytes")));
@@ -103,7 +113,8 @@ fn inodes(source: &Source) -> u64 {
 fn field_error(error: SourceError) -> FieldError {
     let message = error.to_string();
     match error {
-        SourceError::Nothing | SourceError::NoPython => wrong("code", message),
+        SourceError::Nothing | SourceError::NoCode => wrong("code", message),
+        SourceError::EmptyBuild | SourceError::NoBuild => wrong("build.command", message),
         SourceError::FilesWithoutCommand | SourceError::EmptyCommand => wrong("command", message),
         SourceError::Field { field, problem } => wrong(field.as_str(), problem),
     }

@@ -25,6 +25,7 @@ fn environment(name: &str) -> api::Environment {
         progress: None,
         interpreter: None,
         packages: Vec::new(),
+        code: None,
         image: None,
         default_limits: limits_to_wire(&Limits::DEFAULT, &[]),
         maximum_limits: limits_to_wire(&Limits::MAXIMUM, &[]),

@@ -9,7 +9,7 @@ use crate::api::error::{ApiError, problems};
 use crate::api::guard::Caller;
 use crate::api::query::{Query, encode_cursor};
 use crate::api::state::ApiState;
-use crate::document::{StreamHead, evaluation_view};
+use crate::document::{Heads, evaluation_view};
 
 problems!(InvalidParameter);
 
@@ -53,8 +53,7 @@ pub(crate) async fn list(
 async fn dead_view(state: &ApiState, tenant: &Tenant, id: EvaluationId) -> Result<DeadEvaluation, ApiError> {
     let record = state.store().get(tenant, id).await.map_err(ApiError::find)?;
     let lives = state.store().lives(tenant, id).await?;
-    let nothing = StreamHead::default;
-    let shown = evaluation_view(&record, nothing(), nothing()).map_err(ApiError::internal)?;
+    let shown = evaluation_view(&record, Heads::default()).map_err(ApiError::internal)?;
     Ok(DeadEvaluation {
         id: shown.id,
         environment: shown.environment.name,

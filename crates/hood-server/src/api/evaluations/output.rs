@@ -80,6 +80,35 @@ pub(crate) async fn stderr(
     output(state, caller, Target::parse(&id, Stream::Stderr, &uri)?, headers).await
 }
 
+/// Get what the build wrote, byte for byte.
+///
+/// Both of its streams as one, in the order in which they were read; empty where nothing is built.
+/// As for standard output.
+#[utoipa::path(
+    get, path = "/v1/evaluations/{id}/build", tag = "evaluations", operation_id = "get_build",
+    params(
+        ("id" = String, Path, description = "`ev_` and 32 lowercase hexadecimal digits."),
+        ("follow" = Option<bool>, Query, description = "Stream live until the attempt ends."),
+        ("offset" = Option<u64>, Query, description = "With `follow`: bytes that you have already."),
+        ("attempt" = Option<u32>, Query, description = "The current one if left out; with `follow`, the coming one while the evaluation is queued."),
+        ("Range" = Option<String>, Header, description = "One range of bytes.", example = "bytes=0-1023"),
+    ),
+    responses(
+        (status = 200, description = "The bytes. `fumehood-attempt` says of which attempt.", body = OutputBytes, content_type = "application/octet-stream"),
+        (status = 206, description = "The range asked for.", body = OutputBytes, content_type = "application/octet-stream"),
+        Problems,
+    ),
+)]
+pub(crate) async fn build(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Segment(id): Segment,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    output(state, caller, Target::parse(&id, Stream::Build, &uri)?, headers).await
+}
+
 /// Bytes of any kind.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
@@ -119,6 +148,7 @@ impl Target {
         match self.stream {
             Stream::Stdout => r#"attachment; filename="stdout.bin""#,
             Stream::Stderr => r#"attachment; filename="stderr.bin""#,
+            Stream::Build => r#"attachment; filename="build.bin""#,
         }
     }
 }

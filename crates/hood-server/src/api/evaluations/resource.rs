@@ -8,7 +8,7 @@ use hood_wire::api;
 use crate::api::error::ApiError;
 use crate::api::state::ApiState;
 use crate::api::text;
-use crate::document::{StreamHead, evaluation_view};
+use crate::document::{Heads, StreamHead, evaluation_view};
 
 pub(crate) async fn load(
     state: &ApiState,
@@ -16,15 +16,17 @@ pub(crate) async fn load(
     id: EvaluationId,
 ) -> Result<api::Evaluation, ApiError> {
     let record = state.store().get(tenant, id).await.map_err(ApiError::find)?;
-    let (stdout, stderr) = if record.attempts.is_empty() {
-        (StreamHead::default(), StreamHead::default())
+    let heads = if record.attempts.is_empty() {
+        Heads::default()
     } else {
-        tokio::try_join!(
+        let (stdout, stderr, build) = tokio::try_join!(
             head(state, tenant, &record, Stream::Stdout),
-            head(state, tenant, &record, Stream::Stderr)
-        )?
+            head(state, tenant, &record, Stream::Stderr),
+            head(state, tenant, &record, Stream::Build)
+        )?;
+        Heads { stdout, stderr, build }
     };
-    evaluation_view(&record, stdout, stderr).map_err(ApiError::internal)
+    evaluation_view(&record, heads).map_err(ApiError::internal)
 }
 
 /// The beginning of a stream, made safe to show.

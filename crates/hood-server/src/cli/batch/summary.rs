@@ -24,8 +24,9 @@ pub(super) struct Summary {
     pub(super) evaluations_per_second: Option<f64>,
 }
 
-const VERDICTS: [Verdict; 8] = [
+const VERDICTS: [Verdict; 9] = [
     Verdict::Succeeded,
+    Verdict::BuildFailed,
     Verdict::Failed,
     Verdict::TimedOut,
     Verdict::OutOfMemory,

@@ -118,7 +118,8 @@ impl<'a> Follower<'a> {
             reader_gone: false,
         };
         if look.stream {
-            for stream in Stream::ALL {
+            let build = begun.build.is_some().then_some(Stream::Build);
+            for stream in Stream::PROGRAM.into_iter().chain(build) {
                 let (sender, receiver) = mpsc::channel(pump::ATTEMPTS_AHEAD);
                 follower.attempts.push(sender);
                 follower.pumps.spawn(pump::pump(
@@ -155,7 +156,7 @@ impl<'a> Follower<'a> {
         match pumped.trouble.take() {
             None => {}
             Some(pump::Trouble::Client(error)) => return Err(error.into()),
-            Some(pump::Trouble::Write(_)) if pumped.stream == Stream::Stderr => {}
+            Some(pump::Trouble::Write(_)) if pumped.stream != Stream::Stdout => {}
             Some(pump::Trouble::Write(error)) => {
                 if error.kind() != std::io::ErrorKind::BrokenPipe {
                     return Err(Failure::write(error));
@@ -244,6 +245,7 @@ impl<'a> Follower<'a> {
             let kept = match pumped.stream {
                 Stream::Stdout => evaluation.stdout.kept_bytes,
                 Stream::Stderr => evaluation.stderr.kept_bytes,
+                Stream::Build => evaluation.build.as_ref().map_or(0, |build| build.output.kept_bytes),
             };
             if pumped.offset < kept && !self.reader_gone {
                 let (name, missing) = (pumped.stream.as_str(), kept - pumped.offset);

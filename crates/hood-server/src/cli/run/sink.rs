@@ -28,7 +28,7 @@ impl Sink {
     pub(in crate::cli) fn of(stream: Stream, raw: bool) -> Self {
         let (writer, to_terminal): (Box<dyn AsyncWrite + Send + Unpin>, _) = match stream {
             Stream::Stdout => (Box::new(tokio::io::stdout()), io::stdout().is_terminal()),
-            Stream::Stderr => (Box::new(tokio::io::stderr()), io::stderr().is_terminal()),
+            Stream::Stderr | Stream::Build => (Box::new(tokio::io::stderr()), io::stderr().is_terminal()),
         };
         let neutraliser = (to_terminal && !raw).then(Neutraliser::default);
         Self { writer, neutraliser, to_terminal, mid_line: false }

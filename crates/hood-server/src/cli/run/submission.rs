@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hood_wire::api::{InputFile, LimitsRequest, Submission};
+use hood_wire::api::{Build, InputFile, LimitsRequest, Submission};
 
 use super::super::failure::Failure;
 use super::Args;
@@ -104,6 +104,7 @@ impl Args {
         Ok(Submission {
             code: self.script.as_deref().map(code).transpose()?,
             files: files?,
+            build: self.build.request(),
             command,
             args,
             stdin,
@@ -125,7 +126,7 @@ fn code(script: &str) -> Result<String, Failure> {
     let bytes = if script == "-" { read_stdin()? } else { read(Path::new(script))? };
     String::from_utf8(bytes).map_err(|_| {
         let name = Path::new(script).file_name().unwrap_or_default().to_string_lossy();
-        Failure::new(format!("{script} is no text, and so no Python script"))
+        Failure::new(format!("{script} is no text, and so no source"))
             .next(format!("for another program: fumehood run --file {script} --exec -- ./{name}"))
     })
 }
@@ -147,6 +148,22 @@ impl super::Limits {
             output_bytes: self.output_limit,
             open_files: self.open_files,
         }
+    }
+}
+
+impl super::Build {
+    /// `None` where nothing is said of it: the environment may build all the same.
+    fn request(&self) -> Option<Build> {
+        let limits = LimitsRequest {
+            wall_ms: self.build_timeout.map(millis),
+            cpu_ms: self.build_cpu.map(millis),
+            memory_bytes: self.build_memory,
+            processes: self.build_processes,
+            output_bytes: self.build_output_limit,
+            ..LimitsRequest::default()
+        };
+        let command = self.command.clone().map(|words| words.0);
+        (command.is_some() || limits != LimitsRequest::default()).then_some(Build { command, limits })
     }
 }
 

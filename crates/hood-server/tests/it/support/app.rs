@@ -200,6 +200,7 @@ pub(crate) fn environment(name: &str) -> Environment {
         progress: None,
         interpreter: Some("3.11.2".to_owned()),
         packages: Vec::new(),
+        code: None,
         image: None,
         default_limits: limits_to_wire(&Limits::DEFAULT, &[]),
         maximum_limits: limits_to_wire(&Limits::MAXIMUM, &[]),

@@ -83,6 +83,7 @@ impl Attempt {
             limits: None,
             stdout: stream(self.written[0]),
             stderr: stream(self.written[1]),
+            build: None,
             moments: Moments::default(),
         };
         let commit = Commit { result: Some(to_json(&result)), ..Commit::default() };

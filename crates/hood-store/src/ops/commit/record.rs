@@ -128,6 +128,7 @@ async fn attempts(db: &mut Connection<'_>, steps: &[Step<'_>]) -> Result<(), Sto
             micros(times.ended_at),
             grown.map(|grown| sql_number(grown.after.stdout)),
             grown.map(|grown| sql_number(grown.after.stderr)),
+            grown.map(|grown| sql_number(grown.after.build)),
             grown.map(|grown| i64::from(grown.after.cut)),
         ]);
     }
@@ -140,12 +141,14 @@ async fn attempts(db: &mut Connection<'_>, steps: &[Step<'_>]) -> Result<(), Sto
 }
 
 const ATTEMPTS: (&str, &str) = (
-    "WITH v (tenant, evaluation, number, decision, lost, started, ended, stdout, stderr, cut) AS (VALUES",
+    "WITH v (tenant, evaluation, number, decision, lost, started, ended, stdout, stderr, build, cut) AS \
+     (VALUES",
     ") UPDATE attempts SET decision = COALESCE(v.decision, attempts.decision), \
      lost = COALESCE(v.lost, attempts.lost), started_at = COALESCE(v.started, attempts.started_at), \
      ended_at = COALESCE(v.ended, attempts.ended_at), \
      stdout_bytes = COALESCE(v.stdout, attempts.stdout_bytes), \
-     stderr_bytes = COALESCE(v.stderr, attempts.stderr_bytes), output_cut = COALESCE(v.cut, attempts.output_cut) \
+     stderr_bytes = COALESCE(v.stderr, attempts.stderr_bytes), build_bytes = COALESCE(v.build, attempts.build_bytes), \
+     output_cut = COALESCE(v.cut, attempts.output_cut) \
      FROM v WHERE attempts.tenant = v.tenant AND attempts.evaluation = v.evaluation \
      AND attempts.number = v.number",
 );
