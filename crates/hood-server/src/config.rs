@@ -42,6 +42,7 @@ pub struct Config {
     pub store: Store,
     pub blobs: Blobs,
     pub bus: Bus,
+    pub retention: Retention,
     pub worker: Worker,
     pub dispatcher: Dispatcher,
     pub metrics: Metrics,
@@ -126,6 +127,25 @@ impl Config {
             url,
             duty,
         })
+    }
+}
+
+/// How long what has ended is kept, and where; 0 is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    pub archive_after_days: u32,
+    pub delete_after_days: u32,
+}
+
+impl From<Retention> for hood_store::Retention {
+    fn from(retention: Retention) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let after = |days: u32| (days > 0).then(|| DAY * days);
+        Self {
+            archive_after: after(retention.archive_after_days),
+            delete_after: after(retention.delete_after_days),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! ids and randomness come from the caller. Few tasks write, in transactions shared by all who
 //! write at that moment; several connections read. Beneath is SQLite, or PostgreSQL.
 
+mod archive;
 mod blobs;
 mod config;
 mod db;
@@ -23,6 +24,7 @@ mod upkeep;
 mod wake;
 mod writer;
 
+pub use archive::Retention;
 pub use blobs::{
     Blob, BlobError, BlobPlace, BlobWriter, Blobs, BlobsConfig, Digest, Found, S3Config, S3Keys,
 };

@@ -49,6 +49,14 @@ const ALL: &[Migration] = &[
         oldest_compatible: 3,
     },
     portable!(7, "builds", "0007_builds.sql", 3),
+    portable!(8, "archive", "0008_archive.sql", 3),
+    Migration {
+        version: 9,
+        name: "archive_rights",
+        sqlite: "",
+        postgres: include_str!("../migrations/0009_archive_rights.postgres.sql"),
+        oldest_compatible: 3,
+    },
 ];
 
 /// A migration that is still to be applied, or was just now.

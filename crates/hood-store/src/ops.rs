@@ -1,5 +1,6 @@
 //! Everything that writes, as operations of the one writer.
 
+pub(crate) mod archive;
 pub(crate) mod blobs;
 pub(crate) mod client;
 pub(crate) mod commit;
@@ -10,11 +11,11 @@ pub(crate) mod output;
 pub(crate) mod requeue;
 pub(crate) mod submit;
 
-use hood_core::{EvaluationId, Event, EventKind, Tenant, Timestamp};
+use hood_core::{EvaluationId, Event, Tenant, Timestamp};
 
 use crate::db::{Connection, Rows, row};
 use crate::error::StoreError;
-use crate::rows::sql_number;
+use crate::rows::{event_parts, sql_number};
 use crate::wake::Signal;
 use crate::writer::{Context, failed};
 
@@ -37,14 +38,7 @@ async fn write_events(db: &mut Connection<'_>, events: &[Told<'_>]) -> Result<()
         "",
     );
     for (tenant, id, event) in events {
-        let (attempt, not_before, verdict) = match event.kind {
-            EventKind::Submitted => (None, None, None),
-            EventKind::AttemptStarted { attempt } | EventKind::Started { attempt } => {
-                (Some(attempt), None, None)
-            }
-            EventKind::RetryScheduled { attempt, not_before } => (Some(attempt), Some(not_before), None),
-            EventKind::Finished { verdict } => (None, None, Some(verdict)),
-        };
+        let (attempt, not_before, verdict) = event_parts(event.kind);
         rows.push(row![
             tenant.as_str(),
             id.as_uuid(),

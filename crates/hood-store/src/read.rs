@@ -241,7 +241,8 @@ async fn bytes(
 
 /// Gathered first, or the engine would rather walk all evaluations by state than sort these.
 const BATCH_COUNTS: &str = "WITH b AS MATERIALIZED \
-     (SELECT state FROM evaluations WHERE tenant = $1 AND batch = $2) \
+     (SELECT state FROM evaluations WHERE tenant = $1 AND batch = $2 \
+     UNION ALL SELECT state FROM archived WHERE tenant = $1 AND batch = $2) \
      SELECT state, COUNT(*) AS n FROM b GROUP BY state";
 
 pub(crate) async fn batch(

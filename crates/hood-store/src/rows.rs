@@ -112,24 +112,47 @@ pub(crate) fn summary(row: &Row) -> Result<RecordSummary, StoreError> {
         finished_at: time(row, "finished_at")?,
         not_before: time(row, "not_before")?,
         result: get(row, "result")?,
+        archived: false,
+    })
+}
+
+/// What an event's kind says beside its name: attempt, no earlier than, verdict.
+pub(crate) type EventParts = (Option<u32>, Option<Timestamp>, Option<Verdict>);
+
+pub(crate) const fn event_parts(kind: EventKind) -> EventParts {
+    match kind {
+        EventKind::Submitted => (None, None, None),
+        EventKind::AttemptStarted { attempt } | EventKind::Started { attempt } => (Some(attempt), None, None),
+        EventKind::RetryScheduled { attempt, not_before } => (Some(attempt), Some(not_before), None),
+        EventKind::Finished { verdict } => (None, None, Some(verdict)),
+    }
+}
+
+/// The kind again, from its name and its parts.
+pub(crate) fn event_kind(
+    name: &str,
+    (attempt, not_before, verdict): EventParts,
+) -> Result<EventKind, StoreError> {
+    let lacks = |what: &str| corrupt(format!("an event {name} without {what}"));
+    let attempt = || attempt.ok_or_else(|| lacks("attempt"));
+    Ok(match name {
+        "submitted" => EventKind::Submitted,
+        "attempt_started" => EventKind::AttemptStarted { attempt: attempt()? },
+        "started" => EventKind::Started { attempt: attempt()? },
+        "retry_scheduled" => {
+            let not_before = not_before.ok_or_else(|| lacks("time"))?;
+            EventKind::RetryScheduled { attempt: attempt()?, not_before }
+        }
+        "finished" => EventKind::Finished { verdict: verdict.ok_or_else(|| lacks("verdict"))? },
+        other => return Err(corrupt(format!("there is no event {other}"))),
     })
 }
 
 pub(crate) fn event(row: &Row) -> Result<Event, StoreError> {
     let kind: String = get(row, "kind")?;
-    let attempt = || small(row, "attempt");
-    let kind = match kind.as_str() {
-        "submitted" => EventKind::Submitted,
-        "attempt_started" => EventKind::AttemptStarted { attempt: attempt()? },
-        "started" => EventKind::Started { attempt: attempt()? },
-        "retry_scheduled" => {
-            EventKind::RetryScheduled { attempt: attempt()?, not_before: moment(row, "not_before")? }
-        }
-        "finished" => {
-            EventKind::Finished { verdict: verdict(row)?.ok_or_else(|| corrupt("an end without verdict"))? }
-        }
-        other => return Err(corrupt(format!("there is no event {other}"))),
-    };
+    let attempt = get::<Option<i64>>(row, "attempt")?.map(u32::try_from).transpose();
+    let attempt = attempt.map_err(|_| corrupt("attempt is out of range"))?;
+    let kind = event_kind(&kind, (attempt, time(row, "not_before")?, verdict(row)?))?;
     Ok(Event { number: number(row, "number")?, at: moment(row, "occurred_at")?, kind })
 }
 

@@ -23,6 +23,7 @@ use crate::model::{
     Lives, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Requeued,
     Settled, Span, Storage, Tenure,
 };
+use crate::ops::archive;
 use crate::ops::client::{Count, Durability, Expire, Forget, InsertKey, PutCapacity, RequestCancel};
 use crate::ops::commit::Write;
 use crate::ops::deliver::{ClaimDeliveries, Redeliver, SettleDelivery};
@@ -198,7 +199,8 @@ impl Store {
         self.writer()?.run(Redeliver { id: id.clone(), now }).await
     }
 
-    /// Newest first; `of` is one evaluation, and where the page begins.
+    /// Newest first; `of` is one evaluation, and where the page begins. Those of what is archived are in
+    /// no list but that of their evaluation.
     pub async fn deliveries(
         &self,
         tenant: &Tenant,
@@ -206,7 +208,14 @@ impl Store {
         of: (Option<EvaluationId>, Option<EvaluationId>),
         limit: u32,
     ) -> Result<Page<DeliveryRecord>, StoreError> {
-        read::deliveries(&mut self.reader().await?.connection(), tenant, states, of, limit).await
+        let mut reader = self.reader().await?;
+        let mut page = read::deliveries(&mut reader.connection(), tenant, states, of, limit).await?;
+        drop(reader);
+        if let (Some(id), None, true) = (of.0, of.1, page.items.is_empty()) {
+            page.items = self.archived_deliveries((tenant, id)).await?;
+            page.items.retain(|one| states.is_empty() || states.contains(&one.state));
+        }
+        Ok(page)
     }
 
     /// What an idempotency key stands for already: what was accepted stays accepted, though it would
@@ -269,7 +278,13 @@ impl Store {
 
     pub async fn get(&self, tenant: &Tenant, id: EvaluationId) -> Result<Record, FindError> {
         let mut look = self.look().await?;
-        read::record(&mut look.connection(), tenant, id).await
+        match read::record(&mut look.connection(), tenant, id).await {
+            Err(FindError::NotFound) => {
+                drop(look);
+                self.archived_record(tenant, id).await
+            }
+            found => found,
+        }
     }
 
     pub async fn list(
@@ -289,7 +304,14 @@ impl Store {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Event>, FindError> {
-        read::events(&mut self.reader().await?.connection(), tenant, id, after, limit).await
+        let mut reader = self.reader().await?;
+        match read::events(&mut reader.connection(), tenant, id, after, limit).await {
+            Err(FindError::NotFound) => {
+                drop(reader);
+                self.archived_events((tenant, id), after, limit).await
+            }
+            found => found,
+        }
     }
 
     /// A part of one stream.
@@ -300,7 +322,13 @@ impl Store {
         span: Span,
     ) -> Result<OutputSlice, FindError> {
         let mut look = self.look().await?;
-        let (mut slice, blob) = read::output(&mut look.connection(), tenant, id, span).await?;
+        let (mut slice, blob) = match read::output(&mut look.connection(), tenant, id, span).await {
+            Err(FindError::NotFound) => {
+                drop(look);
+                return self.archived_output(tenant, id, span).await;
+            }
+            found => found?,
+        };
         // Nothing is held of the database while another store is asked.
         drop(look);
         let Some(blob) = blob else { return Ok(slice) };
@@ -309,7 +337,10 @@ impl Store {
             Ok(bytes) => slice.bytes = bytes.into(),
             Err(error) => {
                 // Deleted between the two looks, perhaps.
-                read::exists(&mut self.reader().await?.connection(), tenant, id).await?;
+                let mut reader = self.reader().await?;
+                if !archive::is_archived(&mut reader.connection(), (tenant, id)).await? {
+                    read::exists(&mut reader.connection(), tenant, id).await?;
+                }
                 return Err(StoreError::from(error).into());
             }
         }

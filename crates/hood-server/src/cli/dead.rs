@@ -207,6 +207,7 @@ const fn outcome(outcome: RequeueOutcome) -> &'static str {
         RequeueOutcome::WouldRequeue => "would be requeued",
         RequeueOutcome::AlreadyRequeued => "was requeued before as",
         RequeueOutcome::NotDead => "has not ended as an infrastructure error",
+        RequeueOutcome::Archived => "is archived: submit it again",
         RequeueOutcome::NotFound => "is not there",
     }
 }

@@ -119,6 +119,10 @@ pub(super) fn relations(entries: &[Entry]) -> Vec<Finding> {
         }
     }
     findings.extend(find("store.url").and_then(no_database));
+    findings.extend(deleted_before_archived(
+        find("retention.archive_after_days"),
+        find("retention.delete_after_days"),
+    ));
     findings.extend(half_a_key(find("blobs.access_key_id"), find("blobs.secret_access_key")));
     findings
 }
@@ -129,6 +133,17 @@ fn no_database(url: &Entry) -> Option<Finding> {
     let wrong = hood_store::DatabaseUrl::parse(text).err()?;
     let allowed = "as in \"postgres://USER@HOST:5432/DATABASE\"".to_owned();
     Some(Finding::of(url, format!("cannot be used: {wrong}"), allowed))
+}
+
+/// Nothing would ever be archived.
+fn deleted_before_archived(archive: Option<&Entry>, delete: Option<&Entry>) -> Option<Finding> {
+    let (archive, delete) = (archive?, delete?);
+    let (first, then) = (archive.value.as_integer()?, delete.value.as_integer()?);
+    if first == 0 || then == 0 || first < then {
+        return None;
+    }
+    let problem = format!("is {then}, no later than {} ({first})", archive.key.name);
+    Some(Finding::of(delete, problem, "what is archived is deleted later than that, or never (0)".to_owned()))
 }
 
 /// One of two that only help together.

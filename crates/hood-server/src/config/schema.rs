@@ -55,6 +55,7 @@ pub enum Kind {
 const LARGEST: u64 = i64::MAX as u64;
 /// Periods beyond this are a slip of units.
 const YEAR_MS: u64 = 366 * 24 * 3600 * 1000;
+const CENTURY_DAYS: u64 = 36_525;
 const MIB: u64 = 1024 * 1024;
 
 const fn key(name: &'static str, kind: Kind) -> Key {
@@ -131,6 +132,8 @@ pub const KEYS: &[Key] = &[
     key("bus.url", Kind::Url(&["redis", "rediss"])),
     key("bus.ca", Kind::OptionalPath),
     key("bus.prefix", Kind::Text),
+    count("retention.archive_after_days", 0, CENTURY_DAYS),
+    count("retention.delete_after_days", 0, CENTURY_DAYS),
     key("worker.dispatchers", Kind::List),
     auto("worker.places", Kind::Count { least: 1, most: 10_000 }),
     // Below a second a busy machine would lose leases that it still works on.

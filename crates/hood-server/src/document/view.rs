@@ -98,6 +98,7 @@ pub fn evaluation_view(record: &Record, heads: Heads) -> Result<api::Evaluation,
         leased_at: record.leased_at.map(rfc3339),
         started_at: record.started_at.map(rfc3339),
         finished_at: record.finished_at.map(rfc3339),
+        archived: record.archived,
         id,
     })
 }

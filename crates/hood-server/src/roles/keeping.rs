@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hood_store::{Store, StoreError};
+use hood_store::{Retention, Store, StoreError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::config::Config;
 
 /// The name of the turn in the database.
 const TURN: &str = "keeping";
@@ -34,13 +35,16 @@ const ORPHANS_INTERVAL: Duration = Duration::from_secs(3600);
 pub(super) struct Keeper {
     store: Store,
     clock: Arc<dyn Clock>,
+    retention: Retention,
+    /// This process's, in turns.
     name: String,
 }
 
 impl Keeper {
-    /// `name` is its own, in turns.
-    pub(super) fn new(store: &Store, clock: &Arc<dyn Clock>, name: String) -> Self {
-        Self { store: store.clone(), clock: Arc::clone(clock), name }
+    pub(super) fn new(store: &Store, clock: &Arc<dyn Clock>, config: &Config) -> Self {
+        let name = format!("{:016x}", rand::random::<u64>());
+        let retention = config.retention.into();
+        Self { store: store.clone(), clock: Arc::clone(clock), retention, name }
     }
 
     pub(super) fn spawn(self, stop: &CancellationToken) -> JoinHandle<()> {
@@ -86,12 +90,18 @@ impl Keeper {
         if !self.store.take_turn(TURN, &self.name, now, TURN_TTL).await? {
             return Ok(false);
         }
-        let moved = self.store.move_outputs(now).await?;
-        let deleted = self.store.delete_blobs(now).await?;
+        let mut done = self.store.move_outputs(now).await?;
+        if let Some(age) = self.retention.archive_after {
+            done += self.store.archive(now, now.before(age)).await?;
+        }
+        if let Some(age) = self.retention.delete_after {
+            done += self.store.expire(now.before(age)).await?;
+        }
+        done += self.store.delete_blobs(now).await?;
         if *orphans_due <= Instant::now() {
             self.store.delete_orphans(now).await?;
             *orphans_due = Instant::now() + ORPHANS_INTERVAL;
         }
-        Ok(moved + deleted > 0)
+        Ok(done > 0)
     }
 }

@@ -124,7 +124,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
         tracing::warn!(reason = %why, "nothing can be run here as it is");
     }
     watch_over(&health, &store, &local, &worker, policy);
-    let keeping = Keeper::new(&store, &clock, worker_config(config).name).spawn(&stop_intake);
+    let keeping = Keeper::new(&store, &clock, config).spawn(&stop_intake);
     let worker = tokio::spawn(worker.run(stop_intake.clone()));
     tell_places(&health, &local, config.worker.places);
     let notifier = notifier(config, &data_dir, &health, (&store, &clock))?;

@@ -63,7 +63,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let mut worker_config = worker_config(config);
     // Unique over machines and restarts: a predecessor's leases are not this one's.
     worker_config.name = format!("worker-{}-{}", identity.name, std::process::id());
-    let keeper = Keeper::new(&store, &clock, worker_config.name.clone());
+    let keeper = Keeper::new(&store, &clock, config);
     let means = Means {
         store: Arc::new(store.clone()),
         dispatch: Arc::new(remote.clone()),

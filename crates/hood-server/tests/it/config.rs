@@ -163,6 +163,15 @@ fn values_must_fit_each_other() {
     assert!(found[0].problem.contains("below limits.default.memory_bytes"), "{}", found[0]);
     let found = Written::new("[store]\nstorage_bytes = 33554432\n").findings();
     assert_eq!(found[0].key, "store.storage_bytes");
+    for (text, key) in [
+        ("[retention]\narchive_after_days = 30\ndelete_after_days = 30\n", "retention.delete_after_days"),
+        ("[blobs]\nurl = \"s3://b\"\nsecret_access_key = \"se-cret\"\n", "blobs.secret_access_key"),
+        ("[blobs]\naccess_key_id = \"id\"\n", "blobs.access_key_id"),
+    ] {
+        let found = Written::new(text).findings();
+        assert_eq!((found.len(), found[0].key.as_str()), (1, key), "{found:?}");
+        assert!(!found[0].to_string().contains("se-cret"));
+    }
 }
 
 #[test]

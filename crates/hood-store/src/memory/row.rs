@@ -213,6 +213,7 @@ impl Row {
             finished_at: self.finished_at,
             not_before: self.not_before(),
             result: self.result.clone(),
+            archived: false,
         }
     }
 

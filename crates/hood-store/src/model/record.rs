@@ -28,6 +28,8 @@ pub struct RecordSummary {
     /// While it waits for another attempt: no earlier than this.
     pub not_before: Option<Timestamp>,
     pub result: Option<String>,
+    /// It has left the database, and is read from the archive.
+    pub archived: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,6 +79,8 @@ pub enum Requeued {
     Already(EvaluationId),
     /// It has not ended, or not for want of infrastructure.
     NotDead,
+    /// It is in the archive, and its request with it.
+    Archived,
     NotFound,
 }
 

@@ -96,7 +96,7 @@ pub(crate) async fn of_stream(
     row.as_ref().map(read_blob).transpose()
 }
 
-fn read_blob(row: &Row) -> Result<Blob, StoreError> {
+pub(crate) fn read_blob(row: &Row) -> Result<Blob, StoreError> {
     Ok(Blob {
         name: get(row, "name")?,
         bytes: number(row, "bytes")?,
@@ -135,6 +135,67 @@ pub(crate) async fn is_known(db: &mut Connection<'_>, name: &str) -> Result<bool
         .await
         .map_err(failed("looking for a blob"))?;
     Ok(row.is_some())
+}
+
+/// A blob that was noted, and is durable now, is referred to from here on. False where it was given up
+/// meanwhile.
+pub(super) async fn keep(db: &mut Connection<'_>, blob: &Blob, now: Timestamp) -> Result<bool, StoreError> {
+    const SQL: &str = "UPDATE blobs SET state = 'kept', noted_at = $2, bytes = $3, digest = $4 \
+         WHERE name = $1 AND state IN ('writing', 'kept')";
+    let kept = query(SQL)
+        .bind(&blob.name)
+        .bind(now.as_micros())
+        .bind(sql_number(blob.bytes))
+        .bind(blob.digest.as_stored())
+        .execute(db)
+        .await
+        .map_err(failed("keeping a blob"))?;
+    Ok(kept == 1)
+}
+
+/// Notes an archive's blob before its first byte is written.
+#[derive(Debug)]
+pub(crate) struct NoteArchive {
+    pub(crate) name: String,
+    pub(crate) now: Timestamp,
+}
+
+impl Operation for NoteArchive {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<(), StoreError> {
+        const SQL: &str = "INSERT INTO blobs (name, tenant, part, state, noted_at, bytes, digest) \
+             VALUES ($1, '', 'archive', 'writing', $2, 0, $3)";
+        query(SQL)
+            .bind(self.name)
+            .bind(self.now.as_micros())
+            .bind(Vec::new())
+            .execute(db)
+            .await
+            .map_err(failed("noting a blob"))
+            .map(drop)
+    }
+}
+
+/// Nobody refers to a blob, or will.
+#[derive(Debug)]
+pub(crate) struct GiveUp {
+    pub(crate) name: String,
+}
+
+impl Operation for GiveUp {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<(), StoreError> {
+        query("UPDATE blobs SET state = 'doomed' WHERE name = $1")
+            .bind(self.name)
+            .execute(db)
+            .await
+            .map_err(failed("giving a blob up"))
+            .map(drop)
+    }
 }
 
 /// What became of a stream that was written to a blob.
@@ -192,23 +253,27 @@ impl Operation for Move {
     }
 }
 
-/// Gives up on blobs that somebody began to write and never referred to.
+/// Gives up on blobs that somebody began to write and never referred to, and on archives that everything
+/// was deleted from.
 #[derive(Debug)]
 pub(crate) struct GiveUpWriting {
     pub(crate) older_than: Timestamp,
 }
 
 impl Operation for GiveUpWriting {
-    type Output = u64;
+    type Output = ();
     type Error = StoreError;
 
-    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<u64, StoreError> {
-        let given_up = query("UPDATE blobs SET state = 'doomed' WHERE state = 'writing' AND noted_at < $1")
+    async fn run(self, db: &mut Connection<'_>, _context: &mut Context<'_>) -> Result<(), StoreError> {
+        const WRITING: &str = "UPDATE blobs SET state = 'doomed' WHERE state = 'writing' AND noted_at < $1";
+        const EMPTY: &str = "UPDATE blobs SET state = 'doomed' WHERE part = 'archive' AND state = 'kept' \
+             AND NOT EXISTS (SELECT 1 FROM archived a WHERE a.blob = blobs.name)";
+        query(WRITING)
             .bind(self.older_than.as_micros())
-            .execute(db)
+            .execute(&mut *db)
             .await
             .map_err(failed("giving blobs up"))?;
-        Ok(given_up)
+        query(EMPTY).execute(db).await.map_err(failed("giving blobs up")).map(drop)
     }
 }
 

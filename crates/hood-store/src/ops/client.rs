@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hood_core::lifecycle::{AnyEvaluation, QueueEnd};
 use hood_core::{EvaluationId, State, Tenant, Timestamp};
 
-use super::{blobs, deliver, write_event, write_result};
+use super::{archive, blobs, deliver, write_event, write_result};
 use crate::db::{Connection, Locking, Row, Value, locking, query};
 use crate::error::{FindError, StoreError};
 use crate::model::{Cancel, CancelWish, Delete, NewKey};
@@ -80,7 +80,9 @@ impl Operation for RequestCancel {
 
     async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<Cancel, FindError> {
         let Some(row) = self.note(db).await? else {
-            read::exists(db, &self.tenant, self.id).await?;
+            if !archive::is_archived(db, (&self.tenant, self.id)).await? {
+                read::exists(db, &self.tenant, self.id).await?;
+            }
             return Ok(Cancel::AlreadyTerminal);
         };
         if let AnyEvaluation::Queued(_) = evaluation(&row)? {
@@ -136,70 +138,102 @@ impl Operation for Forget {
             .fetch_optional(&mut *db)
             .await
             .map_err(failed("deleting an evaluation"))?;
-        let Some(row) = row else {
-            read::exists(db, &self.tenant, self.id).await?;
-            return Ok(Delete::NotTerminal);
+        let key = (&self.tenant, self.id);
+        let row = match row {
+            Some(row) => {
+                // In the order of who moves output into a blob.
+                blobs::doom(db, key).await?;
+                forget_rows(db, key).await?;
+                forget_labels(db, key, &row).await?;
+                row
+            }
+            None => match archive::forget(db, key).await? {
+                Some(row) => {
+                    blobs::doom(db, key).await?;
+                    row
+                }
+                None => {
+                    read::exists(db, &self.tenant, self.id).await?;
+                    return Ok(Delete::NotTerminal);
+                }
+            },
         };
-        // In the order of who moves output into a blob.
-        blobs::doom(db, (&self.tenant, self.id)).await?;
-        self.forget_documents(db).await?;
-        self.forget_labels(db, &row).await?;
+        self.forget_lives(db).await?;
         self.forget_last_of(db, &row).await?;
         context.signal(Signal::Changed(self.id));
         Ok(Delete::Deleted)
     }
 }
 
-impl Forget {
-    async fn forget_documents(&self, db: &mut Connection<'_>) -> Result<(), StoreError> {
-        for sql in [
-            "DELETE FROM output WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM attempts WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM events WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM requests WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM results WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM requeues WHERE tenant = $1 AND evaluation = $2",
-            "DELETE FROM deliveries WHERE tenant = $1 AND evaluation = $2",
-        ] {
-            query(sql)
-                .bind(self.tenant.as_str())
-                .bind(self.id.as_uuid())
-                .execute(&mut *db)
-                .await
-                .map_err(failed("deleting an evaluation"))?;
-        }
-        Ok(())
+/// The rows that hang on an evaluation alone.
+pub(super) async fn forget_rows(
+    db: &mut Connection<'_>,
+    (tenant, id): (&Tenant, EvaluationId),
+) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM output WHERE tenant = $1 AND evaluation = $2",
+        "DELETE FROM attempts WHERE tenant = $1 AND evaluation = $2",
+        "DELETE FROM events WHERE tenant = $1 AND evaluation = $2",
+        "DELETE FROM requests WHERE tenant = $1 AND evaluation = $2",
+        "DELETE FROM results WHERE tenant = $1 AND evaluation = $2",
+        "DELETE FROM deliveries WHERE tenant = $1 AND evaluation = $2",
+    ] {
+        query(sql)
+            .bind(tenant.as_str())
+            .bind(id.as_uuid())
+            .execute(&mut *db)
+            .await
+            .map_err(failed("deleting an evaluation"))?;
     }
+    Ok(())
+}
 
-    /// One by one: their table is ordered by label, and to look for an evaluation in it would be to
-    /// look through all of it.
-    async fn forget_labels(&self, db: &mut Connection<'_>, row: &Row) -> Result<(), StoreError> {
-        const SQL: &str = "DELETE FROM labels \
-             WHERE tenant = $1 AND label_key = $2 AND label_value = $3 AND evaluation = $4";
-        let labels: BTreeMap<String, String> = serde_json::from_str(get(row, "labels")?)
-            .map_err(|error| corrupt(format!("labels of {}: {error}", self.id)))?;
-        for (key, value) in labels {
-            query(SQL)
-                .bind(self.tenant.as_str())
-                .bind(key)
-                .bind(value)
-                .bind(self.id.as_uuid())
-                .execute(&mut *db)
-                .await
-                .map_err(failed("deleting labels"))?;
-        }
-        Ok(())
+/// One by one: their table is ordered by label, and to look for an evaluation in it would be to
+/// look through all of it.
+pub(super) async fn forget_labels(
+    db: &mut Connection<'_>,
+    (tenant, id): (&Tenant, EvaluationId),
+    row: &Row,
+) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM labels \
+         WHERE tenant = $1 AND label_key = $2 AND label_value = $3 AND evaluation = $4";
+    let labels: BTreeMap<String, String> = serde_json::from_str(get(row, "labels")?)
+        .map_err(|error| corrupt(format!("labels of {id}: {error}")))?;
+    for (key, value) in labels {
+        query(SQL)
+            .bind(tenant.as_str())
+            .bind(key)
+            .bind(value)
+            .bind(id.as_uuid())
+            .execute(&mut *db)
+            .await
+            .map_err(failed("deleting labels"))?;
+    }
+    Ok(())
+}
+
+impl Forget {
+    async fn forget_lives(&self, db: &mut Connection<'_>) -> Result<(), StoreError> {
+        query("DELETE FROM requeues WHERE tenant = $1 AND evaluation = $2")
+            .bind(self.tenant.as_str())
+            .bind(self.id.as_uuid())
+            .execute(db)
+            .await
+            .map_err(failed("deleting an evaluation"))
+            .map(drop)
     }
 
     /// The batch and the idempotency key, if this was the last that they stood for.
     async fn forget_last_of(&self, db: &mut Connection<'_>, row: &Row) -> Result<(), StoreError> {
         const KEY: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND idempotency_key = $2 \
-             AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND idempotency_key = $2)";
+             AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND idempotency_key = $2) \
+             AND NOT EXISTS (SELECT 1 FROM archived WHERE tenant = $1 AND idempotency_key = $2)";
         const HOLD_KEY: &str = "UPDATE idempotency_keys SET batch = batch \
              WHERE tenant = $1 AND idempotency_key = $2";
         const HOLD_BATCH: &str = "UPDATE batches SET created_at = created_at WHERE tenant = $1 AND id = $2";
         const BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2 \
-             AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND batch = $2)";
+             AND NOT EXISTS (SELECT 1 FROM evaluations WHERE tenant = $1 AND batch = $2) \
+             AND NOT EXISTS (SELECT 1 FROM archived WHERE tenant = $1 AND batch = $2)";
         if let Some(key) = get::<Option<String>>(row, "idempotency_key")? {
             if db.is_shared() {
                 self.hold(db, HOLD_KEY, key.as_str()).await?;

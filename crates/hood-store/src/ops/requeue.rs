@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use hood_core::lifecycle::{Evaluation, Queued};
 use hood_core::{EvaluationId, State, Tenant, Timestamp, Verdict};
-use uuid::Uuid;
 
+use super::archive;
 use super::submit::{ROWS_BYTES, check_room, keep_labels};
 use super::write_event;
 use crate::config::StoreConfig;
@@ -37,18 +37,22 @@ impl Operation for Requeue {
     }
 
     async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<Requeued, SubmitError> {
-        let Some(row) = self.find(db).await? else { return Ok(Requeued::NotFound) };
+        let Some(row) = self.find(db).await? else { return Ok(self.gone(db).await?) };
         if verdict(&row)? != Some(Verdict::InfrastructureError) {
             return Ok(Requeued::NotDead);
         }
         if !self.take(db).await? {
-            return Ok(Requeued::Already(again(db, &self.tenant, self.old).await?));
+            let again = again(db, &self.tenant, self.old).await?;
+            return Ok(again.map_or(Requeued::NotFound, Requeued::Already));
         }
         let bytes = ROWS_BYTES + usize::try_from(number(&row, "bytes")?).unwrap_or(usize::MAX / 4);
         check_room(context, &self.config, (bytes, 1))?;
         let labels: BTreeMap<String, String> = serde_json::from_str(get(&row, "labels")?)
             .map_err(|error| corrupt(format!("labels of {}: {error}", self.old)))?;
-        self.copy(db).await?;
+        if !self.copy(db).await? {
+            self.give_back(db).await?;
+            return Ok(self.gone(db).await?);
+        }
         keep_labels(db, (&self.tenant, self.new), &labels).await?;
         let step = Evaluation::<Queued>::submit(self.now);
         write_event(db, (&self.tenant, self.new), step.transition.event()).await?;
@@ -84,9 +88,34 @@ impl Requeue {
         Ok(taken == 1)
     }
 
+    /// There is no row to copy.
+    async fn gone(&self, db: &mut Connection<'_>) -> Result<Requeued, StoreError> {
+        if !archive::is_archived(db, (&self.tenant, self.old)).await? {
+            return Ok(Requeued::NotFound);
+        }
+        let again = again(db, &self.tenant, self.old).await?;
+        Ok(again.map_or(Requeued::Archived, Requeued::Already))
+    }
+
+    async fn give_back(&self, db: &mut Connection<'_>) -> Result<(), StoreError> {
+        for (sql, id) in [
+            ("DELETE FROM requests WHERE tenant = $1 AND evaluation = $2", self.new),
+            ("DELETE FROM requeues WHERE tenant = $1 AND evaluation = $2", self.old),
+        ] {
+            query(sql)
+                .bind(self.tenant.as_str())
+                .bind(id.as_uuid())
+                .execute(&mut *db)
+                .await
+                .map_err(failed("requeueing an evaluation"))?;
+        }
+        Ok(())
+    }
+
     /// Everything that was asked for, and nothing of what came of it. Not the batch, whose counts were
-    /// told as final, nor the idempotency key, which stands for the old one.
-    async fn copy(&self, db: &mut Connection<'_>) -> Result<(), StoreError> {
+    /// told as final, nor the idempotency key, which stands for the old one. False where the old one was
+    /// archived or deleted since it was found.
+    async fn copy(&self, db: &mut Connection<'_>) -> Result<bool, StoreError> {
         const ROW: &str = "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, callback, \
              position, created_at, queued_at, ready, last_event, attempts, losses_infrastructure, \
              losses_own_death, losses_suspect, lease_token, lease_epoch) \
@@ -94,22 +123,18 @@ impl Requeue {
              FROM evaluations WHERE tenant = $1 AND id = $2";
         const REQUEST: &str = "INSERT INTO requests (tenant, evaluation, document) \
              SELECT tenant, $3, document FROM requests WHERE tenant = $1 AND evaluation = $2";
-        query(ROW)
-            .bind(self.tenant.as_str())
-            .bind(self.old.as_uuid())
-            .bind(self.new.as_uuid())
-            .bind(self.now.as_micros())
-            .execute(db)
-            .await
-            .map_err(failed("requeueing an evaluation"))?;
-        query(REQUEST)
-            .bind(self.tenant.as_str())
-            .bind(self.old.as_uuid())
-            .bind(self.new.as_uuid())
-            .execute(db)
-            .await
-            .map_err(failed("requeueing a request"))
-            .map(drop)
+        for (sql, now) in [(REQUEST, None), (ROW, Some(self.now.as_micros()))] {
+            let mut copy =
+                query(sql).bind(self.tenant.as_str()).bind(self.old.as_uuid()).bind(self.new.as_uuid());
+            if let Some(now) = now {
+                copy = copy.bind(now);
+            }
+            let copied = copy.execute(&mut *db).await.map_err(failed("requeueing an evaluation"))?;
+            if copied != 1 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -117,12 +142,12 @@ async fn again(
     db: &mut Connection<'_>,
     tenant: &Tenant,
     old: EvaluationId,
-) -> Result<EvaluationId, StoreError> {
+) -> Result<Option<EvaluationId>, StoreError> {
     let row = query("SELECT again FROM requeues WHERE tenant = $1 AND evaluation = $2")
         .bind(tenant.as_str())
         .bind(old.as_uuid())
-        .fetch_one(db)
+        .fetch_optional(db)
         .await
         .map_err(failed("reading a requeue"))?;
-    Ok(EvaluationId::from_uuid(get::<Uuid>(&row, "again")?))
+    row.map(|row| get(&row, "again").map(EvaluationId::from_uuid)).transpose()
 }

@@ -246,13 +246,16 @@ pub(crate) async fn existing(
     if get::<Vec<u8>>(&known, "fingerprint")? != idempotency.fingerprint {
         return Err(SubmitError::IdempotencyConflict);
     }
-    let rows =
-        query("SELECT id FROM evaluations WHERE tenant = $1 AND idempotency_key = $2 ORDER BY position")
-            .bind(tenant.as_str())
-            .bind(&idempotency.key)
-            .fetch_all(db)
-            .await
-            .map_err(failed("looking an idempotency key up"))?;
+    let rows = query(
+        "SELECT id, position FROM evaluations WHERE tenant = $1 AND idempotency_key = $2 \
+         UNION ALL SELECT evaluation, position FROM archived WHERE tenant = $1 AND idempotency_key = $2 \
+         ORDER BY position",
+    )
+    .bind(tenant.as_str())
+    .bind(&idempotency.key)
+    .fetch_all(db)
+    .await
+    .map_err(failed("looking an idempotency key up"))?;
     let ids = rows.iter().map(|row| get(row, "id").map(EvaluationId::from_uuid));
     let evaluations = ids.collect::<Result<Vec<_>, _>>()?;
     let batch = get::<Option<Uuid>>(&known, "batch")?.map(BatchId::from_uuid);

@@ -12,6 +12,8 @@ use hood_core::lifecycle::AnyEvaluation;
 use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, RetryPolicy, Timestamp, Verdict};
 use hood_store::{Claimed, Commit, FindError, Lapsed, ORPHAN_AGE, Store, StoreConfig};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use crate::support::{RESULT, chunk, evaluation, finished, invariants, single, started, tenant, tenure};
 
@@ -74,6 +76,7 @@ async fn keep(store: Store) {
     loop {
         store.move_outputs(now()).await.expect("moves");
         store.delete_blobs(now()).await.expect("deletes");
+        store.archive(now(), now()).await.expect("archives");
         store.delete_orphans(now().after(2 * ORPHAN_AGE)).await.expect("looks");
     }
 }
@@ -199,6 +202,28 @@ async fn check_answers(store: &Store, id: EvaluationId, said: &Answered) {
     }
 }
 
+/// Grey box: looks into the database. Nothing is both in the tables and in the archive.
+async fn check_places(dir: &Path) {
+    let options = SqliteConnectOptions::new().filename(dir.join("fumehood.db"));
+    let mut db = options.connect().await.expect("connects");
+    let count = async |db: &mut SqliteConnection, sql: &'static str| -> i64 {
+        sqlx::query_scalar(sql).fetch_one(db).await.expect("answers")
+    };
+    let twice = "SELECT COUNT(*) FROM archived JOIN evaluations ON id = evaluation";
+    assert_eq!(count(&mut db, twice).await, 0);
+    let without =
+        "SELECT COUNT(*) FROM archived WHERE blob NOT IN (SELECT name FROM blobs WHERE state = 'kept')";
+    assert_eq!(count(&mut db, without).await, 0, "every reference is to a blob that is kept");
+    for rows in [
+        "SELECT COUNT(*) FROM archived JOIN events USING (tenant, evaluation)",
+        "SELECT COUNT(*) FROM archived JOIN output USING (tenant, evaluation)",
+        "SELECT COUNT(*) FROM archived JOIN labels USING (tenant, evaluation)",
+    ] {
+        assert_eq!(count(&mut db, rows).await, 0, "{rows}");
+    }
+    assert!(count(&mut db, "SELECT COUNT(*) FROM archived").await > 0, "no kill met the archive");
+}
+
 /// Once the work that is left is done there are as many blobs as long outputs, and no other.
 async fn check_blobs(store: &Store, ids: impl Iterator<Item = EvaluationId>) -> usize {
     while store.move_outputs(now()).await.expect("moves") > 0 {}
@@ -216,7 +241,8 @@ async fn check_blobs(store: &Store, ids: impl Iterator<Item = EvaluationId>) -> 
         }
     }
     let blobs: Vec<_> = store.blobs().list().try_collect().await.expect("lists");
-    assert_eq!(blobs.len(), long);
+    let outputs = blobs.iter().filter(|blob| blob.name.starts_with("outputs/")).count();
+    assert_eq!(outputs, long);
     long
 }
 
@@ -258,6 +284,7 @@ fn what_was_answered_outlives_every_kill() {
         invariants::check(&store).await;
         blobs = blobs.max(check_blobs(&store, answered.keys().copied()).await);
         store.close().await;
+        check_places(&data).await;
     });
     assert!(blobs > 0, "no kill met a blob");
     let ended = answered.values().filter(|said| said.ended).count();

@@ -11,7 +11,7 @@ use crate::support::{RESULT, TestStore, at, new_id, tenant, tenure};
 const URL: &str = "https://hooks.example.com/1";
 
 /// One that is to be told, and has ended.
-async fn told(t: &TestStore) -> EvaluationId {
+pub(crate) async fn told(t: &TestStore) -> EvaluationId {
     let id = t
         .submit_with(at(0), |new| {
             new.callback = Some(URL.to_owned());

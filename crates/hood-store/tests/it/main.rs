@@ -3,6 +3,7 @@
 //! each other is in `shared`, and what becomes of them without it in `outages`.
 
 mod accept;
+mod archive;
 mod blobs;
 mod bus;
 mod cancel;

@@ -2,7 +2,7 @@
 //! the database itself.
 
 use hood_core::outcome::Stream;
-use hood_core::{Tenant, Verdict};
+use hood_core::{BatchId, EvaluationId, Tenant, Verdict};
 use hood_store::{
     Cancel, Commit, DatabaseUrl, Delete, Duty, Idempotency, Lapsed, NewKey, Renewed, Settled, Store,
     StoreConfig,
@@ -65,13 +65,42 @@ async fn each_role_does_its_part_as_its_own_user() {
     assert_eq!(cancelled, Cancel::EndedNow);
     let told = notifier.claim_deliveries(&tenure(at(9)), 9).await.expect("claims").pop().expect("one");
     let taken = Settled::Delivered { at: at(10), status: 204 };
-    assert!(notifier.settle_delivery(&told, taken).await.expect("settles"));
+    assert!(notifier.settle_delivery(&told, taken.clone()).await.expect("settles"));
     api.redeliver(&told.id, at(11)).await.expect("has it told once more");
-    for store in [api, worker, notifier] {
+    let told = notifier.claim_deliveries(&tenure(at(11)), 9).await.expect("claims").pop().expect("one");
+    assert!(notifier.settle_delivery(&told, taken).await.expect("settles"));
+    for store in [&api, &worker, &notifier] {
         store.check_writable().await.expect("lives");
+    }
+    the_worker_archives_and_the_api_reads(&owner, (&api, &worker), queued_id).await;
+    for store in [api, worker, notifier] {
         store.close().await;
     }
     owner.check().await;
+}
+
+/// `ended` has, at 8.
+async fn the_worker_archives_and_the_api_reads(
+    owner: &TestStore,
+    (api, worker): (&Store, &Store),
+    ended: EvaluationId,
+) {
+    let mut new = single(evaluation(new_id(at(9)), 3));
+    new.evaluations[0].labels.insert("k".to_owned(), "v".to_owned());
+    new.idempotency = Some(Idempotency { key: "k2".to_owned(), fingerprint: [1; 32] });
+    new.batch = Some(BatchId::new(at(9), [2; 10]));
+    let other = new.evaluations[0].id;
+    api.submit(&tenant(), at(9), new).await.expect("accepts");
+    let claimed = worker.claim(&tenure(at(10)), 1).await.expect("claims").pop().expect("one");
+    owner.run_to_the_end(&claimed, at(11), Verdict::Succeeded).await;
+    assert_eq!(worker.archive(at(20), at(12)).await.expect("archives"), 2);
+    for id in [ended, other] {
+        assert!(api.get(&tenant(), id).await.expect("reads").archived);
+    }
+    assert_eq!(api.delete(&tenant(), ended).await.expect("forgets"), Delete::Deleted);
+    assert_eq!(worker.expire(at(12)).await.expect("deletes what is too old"), 1);
+    api.get(&tenant(), other).await.expect_err("is gone");
+    worker.delete_blobs(at(20)).await.expect("deletes");
 }
 
 #[tokio::test]
@@ -99,7 +128,26 @@ async fn what_is_not_a_roles_part_its_store_refuses() {
     owner.check().await;
 }
 
-const OF_NOTIFIER: [&str; 14] = [
+const OF_API: [&str; 16] = [
+    "UPDATE evaluations SET state = 'succeeded', verdict = 'succeeded'",
+    "UPDATE evaluations SET state = 'cancelled', verdict = 'cancelled', last_event = last_event + 1",
+    "UPDATE evaluations SET last_event = 0",
+    "UPDATE evaluations SET lease_token = 99",
+    "UPDATE evaluations SET worker = 'me'",
+    "UPDATE events SET kind = 'finished'",
+    "UPDATE results SET document = '{}'",
+    "UPDATE output SET bytes = ''",
+    "INSERT INTO attempts VALUES ('default', gen_random_uuid(), 1, 0, 0, 0, '', '', 0, 0, 0)",
+    "INSERT INTO api_keys VALUES ('x', 'default', 'x', 0)",
+    "INSERT INTO capacity VALUES (1, 1, 1, '{}')",
+    "INSERT INTO archived VALUES ('default', gen_random_uuid(), 'failed', NULL, NULL, 0, 0, 'x', 0, 0)",
+    "UPDATE archived SET blob = 'x'",
+    "DELETE FROM schema_migrations",
+    "DROP TABLE evaluations",
+    "CREATE TABLE mine (n INT)",
+];
+
+const OF_NOTIFIER: [&str; 15] = [
     "SELECT * FROM evaluations",
     "SELECT * FROM requests",
     "SELECT * FROM output",
@@ -107,6 +155,7 @@ const OF_NOTIFIER: [&str; 14] = [
     "SELECT * FROM api_keys",
     "SELECT * FROM results",
     "SELECT * FROM blobs",
+    "SELECT * FROM archived",
     "UPDATE deliveries SET url = 'http://elsewhere/'",
     "UPDATE deliveries SET result = '{}'",
     "UPDATE deliveries SET evaluation = gen_random_uuid()",
@@ -132,39 +181,23 @@ async fn the_database_refuses_what_no_store_would_say() {
     );
     let submitted = "INSERT INTO events (tenant, evaluation, number, kind, occurred_at) \
          VALUES ('default', gen_random_uuid(), 1, 'submitted', 0)";
-    let of_api = [
-        "UPDATE evaluations SET state = 'succeeded', verdict = 'succeeded'",
-        "UPDATE evaluations SET state = 'cancelled', verdict = 'cancelled', last_event = last_event + 1",
-        "UPDATE evaluations SET last_event = 0",
-        "UPDATE evaluations SET lease_token = 99",
-        "UPDATE evaluations SET worker = 'me'",
-        "UPDATE events SET kind = 'finished'",
-        "UPDATE results SET document = '{}'",
-        "UPDATE output SET bytes = ''",
-        "INSERT INTO attempts VALUES ('default', gen_random_uuid(), 1, 0, 0, 0, '', '', 0, 0, 0)",
-        "INSERT INTO api_keys VALUES ('x', 'default', 'x', 0)",
-        "INSERT INTO capacity VALUES (1, 1, 1, '{}')",
-        "DELETE FROM schema_migrations",
-        "DROP TABLE evaluations",
-        "CREATE TABLE mine (n INT)",
-        &result,
-        &end,
-    ];
     let of_worker = [
         "UPDATE evaluations SET priority = 9",
         "UPDATE evaluations SET environment = 'other'",
         "UPDATE requests SET document = '{}'",
         "SELECT * FROM api_keys",
         "SELECT * FROM idempotency_keys",
+        "INSERT INTO idempotency_keys VALUES ('default', 'k', 'x', NULL)",
         "INSERT INTO requests VALUES ('default', gen_random_uuid(), '{}')",
-        "DELETE FROM evaluations",
-        "DELETE FROM events",
+        "INSERT INTO requeues VALUES ('default', gen_random_uuid(), gen_random_uuid(), 0)",
+        "UPDATE archived SET blob = 'x'",
         "DROP TABLE evaluations",
         submitted,
     ];
-    let both = [submitted, &result];
+    let (both, ends) = ([submitted, &result], [result.as_str(), &end]);
     let all = [
-        ("api", &of_api[..]),
+        ("api", &OF_API[..]),
+        ("api", &ends[..]),
         ("worker", &of_worker[..]),
         ("notifier", &OF_NOTIFIER[..]),
         ("notifier", &both[..]),
@@ -181,6 +214,15 @@ async fn the_database_refuses_what_no_store_would_say() {
             assert!(refused, "{role}: {statement}: {said:?}");
         }
     }
+    // What lives is not theirs to delete: the policy shows them nothing to delete.
+    for role in ["api", "worker"] {
+        for table in ["evaluations", "events", "results"] {
+            let said = server.sql_as(&format!("{role}_{name}"), &name, &format!("DELETE FROM {table}"));
+            assert!(said.is_ok(), "{role} may delete what has ended: {said:?}");
+        }
+    }
+    let left = owner.events(&tenant(), EvaluationId::from_uuid(running), 0, 10).await.expect("lives");
+    assert_eq!(left.len(), 3);
     for store in [api, worker, notifier] {
         store.close().await;
     }

@@ -85,5 +85,7 @@ pub enum RequeueOutcome {
     AlreadyRequeued,
     /// It has not ended, or not as an infrastructure error.
     NotDead,
+    /// It is in the archive: submit its request again.
+    Archived,
     NotFound,
 }

@@ -63,6 +63,9 @@ pub struct Evaluation {
     /// When the program of the current attempt was released.
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
+    /// It has left the database for the archive: it answers by its id, and is in no list.
+    #[serde(default)]
+    pub archived: bool,
 }
 
 /// What became of a build.

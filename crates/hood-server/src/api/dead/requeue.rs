@@ -146,7 +146,10 @@ async fn would(state: &ApiState, tenant: &Tenant, id: EvaluationId) -> Result<Re
         Err(FindError::NotFound) => Some(Requeued::NotFound),
         Err(error) => return Err(ApiError::find(error)),
         Ok(record) if record.verdict != Some(Verdict::InfrastructureError) => Some(Requeued::NotDead),
-        Ok(_) => state.store().lives(tenant, id).await?.after.map(Requeued::Already),
+        Ok(record) => {
+            let before = state.store().lives(tenant, id).await?.after.map(Requeued::Already);
+            before.or_else(|| record.archived.then_some(Requeued::Archived))
+        }
     };
     let would = Requeue { id: id.to_string(), outcome: RequeueOutcome::WouldRequeue, requeued_as: None };
     Ok(came.map_or(would, |came| shown(id, came)))
@@ -157,6 +160,7 @@ fn shown(id: EvaluationId, came: Requeued) -> Requeue {
         Requeued::As(again) => (RequeueOutcome::Requeued, Some(again)),
         Requeued::Already(again) => (RequeueOutcome::AlreadyRequeued, Some(again)),
         Requeued::NotDead => (RequeueOutcome::NotDead, None),
+        Requeued::Archived => (RequeueOutcome::Archived, None),
         Requeued::NotFound => (RequeueOutcome::NotFound, None),
     };
     Requeue { id: id.to_string(), outcome, requeued_as: again.map(|again| again.to_string()) }

@@ -1,5 +1,8 @@
 //! Grey box: the API from outside, the worker's side through the store.
 
+use std::time::Duration;
+
+use hood_server::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
@@ -12,6 +15,20 @@ async fn dead(app: &TestApp, suite: &str) -> String {
     }
     assert_eq!(app.get(&format!("/v1/evaluations/{id}")).await.json()["verdict"], "infrastructure_error");
     id
+}
+
+#[tokio::test]
+async fn what_is_archived_is_in_no_list_and_is_given_no_other_life() {
+    let app = TestApp::start().await;
+    let id = dead(&app, "a").await;
+    let now = SystemClock.now().after(Duration::from_secs(1));
+    assert_eq!(app.store.archive(now, now).await.expect("archives"), 1);
+    assert!(ids(&app, "").await.is_empty());
+    for dry_run in [true, false] {
+        let asked = json!({"ids": [id], "dry_run": dry_run});
+        let report = app.post("/v1/dead/requeue", &asked).await.expect(200).json();
+        assert_eq!(report["items"][0]["outcome"], "archived", "{report}");
+    }
 }
 
 async fn ids(app: &TestApp, query: &str) -> Vec<Value> {

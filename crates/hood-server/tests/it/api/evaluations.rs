@@ -1,3 +1,4 @@
+mod archived;
 mod cancel;
 mod create;
 mod delete;
