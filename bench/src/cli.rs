@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::figures::Report;
-use crate::{crowd, flood, humaneval, live, overhead, store};
+use crate::{crowd, flood, humaneval, live, overhead, status, store};
 
 /// Benchmarks of Fumehood. Each but `store`, which needs no server, starts the release build of
 /// `fumehood serve` over a data directory of its own, and ends it.
@@ -56,6 +56,9 @@ enum Command {
     Flood(flood::Options),
     /// Many that sleep, all in flight at once.
     Crowd(crowd::Options),
+    /// From a transition to its event at a client, through two replicas of the API: with Redis
+    /// between them, and without. Starts the roles apart on a PostgreSQL and a Redis of its own.
+    Status(status::Options),
     /// The store alone, on SQLite and on PostgreSQL, beside a queue in pgmq's shape: accepted a second,
     /// claimed and completed a second, with a short queue and a long one.
     Store(store::Options),
@@ -79,6 +82,7 @@ async fn run(command: Command, common: &Common) -> anyhow::Result<Report> {
         Command::Live(options) => live::run(&options, common).await,
         Command::Flood(options) => flood::run(&options, common).await,
         Command::Crowd(options) => crowd::run(&options, common).await,
+        Command::Status(options) => status::run(&options, common).await,
         Command::Store(options) => store::run(&options, common).await,
     }
 }

@@ -16,6 +16,7 @@ pub(crate) struct Host {
     python: String,
     /// Of the server's data directory.
     filesystem: String,
+    store: String,
     /// Of the last minute, before the run: figures of a busy machine mean little.
     load: String,
 }
@@ -31,19 +32,25 @@ impl Host {
             kernel: uname.release().to_string_lossy().into_owned(),
             python: python.version.clone(),
             filesystem: filesystem(data_dir),
+            store: "SQLite WAL with synchronous=FULL".to_owned(),
             load: std::fs::read_to_string("/proc/loadavg")
                 .ok()
                 .and_then(|text| text.split(' ').next().map(str::to_owned))
                 .unwrap_or_default(),
         }
     }
+
+    /// Where records are, if elsewhere than in the server's own file.
+    pub(crate) fn storing_in(self, store: String) -> Self {
+        Self { store, ..self }
+    }
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpus, cpu_model, memory_mib, kernel, python, filesystem, load } = self;
+        let Self { cpus, cpu_model, memory_mib, kernel, python, filesystem, store, load } = self;
         writeln!(f, "host: {cpus} CPUs ({cpu_model}), {memory_mib} MiB, Linux {kernel}, load {load}")?;
-        write!(f, "Python {python}; data on {filesystem}, SQLite WAL with synchronous=FULL")
+        write!(f, "Python {python}; data on {filesystem}, {store}")
     }
 }
 

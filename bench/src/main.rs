@@ -3,6 +3,7 @@
 mod cli;
 mod crowd;
 mod figures;
+mod fleet;
 mod flood;
 mod host;
 mod humaneval;
@@ -10,6 +11,7 @@ mod live;
 mod overhead;
 mod python;
 mod server;
+mod status;
 mod store;
 
 fn main() -> anyhow::Result<()> {

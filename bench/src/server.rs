@@ -16,10 +16,10 @@ use crate::cli::Common;
 use crate::host::field;
 
 /// A cold start makes a key and proves the sandbox; the first evaluation builds `minimal`.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at whether the server is there, or gone.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// As long as a server lets a request wait.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
@@ -171,7 +171,7 @@ fn spawn(binary: &Path, dir: &Path, (places, settings): (Option<u32>, &[String])
     command.spawn().with_context(|| format!("start {}", binary.display()))
 }
 
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // Gone already is what we want.
         let _ = kill_process(pid, Signal::TERM);
@@ -187,7 +187,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn binary(common: &Common) -> anyhow::Result<PathBuf> {
+pub(crate) fn binary(common: &Common) -> anyhow::Result<PathBuf> {
     let path = match &common.fumehood {
         Some(path) => path.clone(),
         None => std::env::current_exe().context("find this program")?.with_file_name("fumehood"),
