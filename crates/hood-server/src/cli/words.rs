@@ -85,7 +85,7 @@ pub(super) fn why(evaluation: &Evaluation) -> String {
         None => format!("not ended yet: {}", state(evaluation.state)),
         Some(Verdict::BuildFailed) => {
             let how = evaluation.build.as_ref().and_then(|build| build.verdict).unwrap_or(Verdict::Failed);
-            format!("the build {}", how_it_ended(how, evidence, evaluation))
+            format!("the build: {}", how_it_ended(how, evidence, evaluation))
         }
         Some(verdict) => how_it_ended(verdict, evidence, evaluation),
     }

@@ -1,6 +1,6 @@
 //! Black box: images from elsewhere, imported with the command line and run unmodified.
 
-mod foreign;
+pub(crate) mod foreign;
 mod hostile;
 mod registry;
 

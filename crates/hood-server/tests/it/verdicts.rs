@@ -1,6 +1,8 @@
 //! Black box: each way to end, through the API, in real sandboxes. The program does it; the verdict
 //! and its evidence must say so.
 
+mod environments;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};

@@ -131,6 +131,25 @@ async fn ten_thousand_tiny_writes_are_one_text(#[values(Sqlite, Postgres)] on: E
     t.check().await;
 }
 
+#[rstest]
+#[tokio::test]
+async fn what_a_build_wrote_is_a_stream_of_its_own(
+    #[values(Sqlite, Postgres)] on: Engine,
+    #[values(10, 200_000)] bytes: usize,
+) {
+    let t = TestStore::new(on).await;
+    let (claimed, running) = t.running(at(0)).await;
+    let (id, whole) = (claimed.lease.evaluation, pattern(bytes));
+    t.commit(&claimed.lease, output(Stream::Build, 0, &whole[..7])).await.expect("stored");
+    let both = vec![chunk(Stream::Build, 7, &whole[7..]), chunk(Stream::Stdout, 0, b"out")];
+    t.commit(&claimed.lease, Commit { output: both, ..Commit::default() }).await.expect("stored");
+    t.commit(&claimed.lease, finished(running, at(1), Verdict::BuildFailed)).await.expect("ends");
+    assert!(t.read(id, Stream::Build).await.bytes == whole);
+    assert_eq!(t.read(id, Stream::Stdout).await.bytes, b"out");
+    assert_eq!(t.read(id, Stream::Stderr).await.stored, 0);
+    t.check().await;
+}
+
 async fn running(t: &TestStore) -> (Claimed, Evaluation<Running>) {
     let claimed = t.leased(at(0)).await;
     let step = provisioning(&claimed).start(at(0));

@@ -35,6 +35,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
 fn host_frame() -> impl Strategy<Value = HostFrame> {
     prop_oneof![
         assignment().prop_map(HostFrame::Assignment),
+        assignment().prop_map(HostFrame::Build),
         (bytes(40), any::<bool>()).prop_map(|(path, executable)| HostFrame::File { path, executable }),
         bytes(300).prop_map(HostFrame::FileData),
         Just(HostFrame::Go),
@@ -292,4 +293,35 @@ fn a_conversation_goes_through_its_stages() {
         Err(Breach::Version { version: 9, oldest: 9 })
     );
     assert_eq!(Conversation::new(5).accept(&started), Err(Breach::Unfitting("started")));
+}
+
+/// Of a build the same is said as of a program, and then, if it was let go, of the program.
+#[test]
+fn a_build_is_a_conversation_before_the_conversation() {
+    let hello = AgentFrame::Hello { version: VERSION, oldest: OLDEST_VERSION };
+    let started = AgentFrame::Started { setup_us: 1 };
+    let output = |text: &[u8]| AgentFrame::Output { stream: Stream::Stdout, offset: 0, bytes: text.to_vec() };
+    let died = AgentFrame::NotStarted(EarlyEnd::Died { exit: Exit::Signal(9), cause: None });
+    let building = || {
+        let mut conversation = Conversation::with_build(3, 5);
+        conversation.accept(&hello).unwrap();
+        conversation
+    };
+    let mut conversation = building();
+    conversation.go_on();
+    conversation.accept(&started).unwrap();
+    assert_eq!(conversation.accept(&output(b"four")), Err(Breach::Output), "the build's own bound");
+
+    let mut conversation = building();
+    conversation.accept(&died).unwrap();
+    assert!(!conversation.is_over());
+    for frame in [&started, &output(b"a"), &died, &hello] {
+        assert!(conversation.accept(frame).is_err(), "nobody let the program go: {frame:?}");
+    }
+    conversation.go_on();
+    for frame in [&started, &output(b"five!")] {
+        conversation.accept(frame).unwrap();
+    }
+    conversation.go_on();
+    assert!(conversation.accept(&started).is_err(), "it goes on once");
 }

@@ -69,6 +69,13 @@ pub(crate) fn distroless(to: &Path) -> PathBuf {
     docker_archive(tree.path(), &distroless_config(), to)
 }
 
+/// A static program of that source, and nothing else.
+pub(crate) fn of_one_program(source: &str, to: &Path) -> PathBuf {
+    let tree = tempfile::tempdir().expect("a directory");
+    compile(source, &["-static", "-O1"], &tree.path().join("app"));
+    docker_archive(tree.path(), &json!({ "Entrypoint": ["/app"] }), to)
+}
+
 /// An image of nothing that runs, to be told from the one above.
 pub(crate) fn other(to: &Path) -> PathBuf {
     let tree = tempfile::tempdir().expect("a directory");

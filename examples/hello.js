@@ -1,0 +1,1 @@
+console.log("hello from Node,", process.argv.slice(2));

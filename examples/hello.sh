@@ -1,0 +1,2 @@
+echo "hello from bash, $# arguments"
+exit 4
