@@ -29,8 +29,10 @@ const SAID_MAX: u64 = 4096;
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub credentials: Option<Credentials>,
-    /// Speak HTTP without TLS. A loopback address is spoken to so by itself.
+    /// Speak HTTP without TLS. A loopback address is spoken to so by itself, unless `authorities` are given.
     pub plain_http: bool,
+    /// Certificates, in PEM, of authorities that are believed beside the system's.
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// One repository of a registry.
@@ -54,14 +56,20 @@ struct Call<'a> {
 
 impl Registry {
     pub fn new(reference: Reference, access: Access) -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
-            .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(RegistryError::http("prepare for HTTP"))?;
-        let scheme = if access.plain_http || reference.is_loopback() { "http" } else { "https" };
+            .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")));
+        let with_authorities = access.authorities.is_some();
+        if let Some(pem) = access.authorities {
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(RegistryError::http("read the certificates of authorities"))?;
+            http = http.tls_certs_merge(authorities);
+        }
+        let http = http.build().map_err(RegistryError::http("prepare for HTTP"))?;
+        let plain = access.plain_http || (reference.is_loopback() && !with_authorities);
+        let scheme = if plain { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}/", reference.host(), reference.repository());
         let base = base.parse().map_err(|_| RegistryError::Reference {
             text: reference.to_string(),

@@ -6,16 +6,23 @@ use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
 use super::error::EnvironmentError;
-use super::library::files::{clear, unique};
+use super::library::files::{clear, lock_file};
 use super::lock::{Deb, Wheel};
 
 /// Of what a client said when it failed, this much is repeated.
 const REASON_BYTES_MAX: usize = 600;
 
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// The largest wheel: several times the largest that is known, CUDA's.
+const WHEEL_BYTES_MAX: u64 = 4 << 30;
+
+/// What is not whole yet is called that, and its hash.
+pub(super) const PARTIAL: &str = "partial-";
 
 /// Where packages come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +49,8 @@ impl Default for Sources {
 #[derive(Debug)]
 pub(super) struct Downloads<'a> {
     pub(super) dir: &'a Path,
+    /// Where whoever downloads a package says so.
+    pub(super) locks: &'a Path,
     pub(super) sources: &'a Sources,
 }
 
@@ -62,20 +71,37 @@ impl Downloads<'_> {
         Ok(repositories)
     }
 
+    /// One that was cut short is gone on with: the client asks for the rest of what lies there.
     pub(super) fn deb(&self, deb: &Deb, repositories: &[String]) -> Result<File, EnvironmentError> {
+        let _turn = self.turn(&deb.sha256)?;
         if let Some(file) = self.kept(&deb.sha256)? {
             return Ok(file);
         }
         let name = format!("{} {}", deb.name, deb.version);
+        let partial = self.partial(&deb.sha256);
         let mut why = "no repository is named".to_owned();
         for repository in repositories {
-            let partial = self.partial(&deb.sha256)?;
-            let url = format!("{}/{}", repository.trim_end_matches('/'), escape(&deb.path));
-            let mut helper = Command::new(&self.sources.apt_helper);
-            helper.arg("download-file").arg(url).arg(&partial.0);
-            match output(helper, "apt-helper") {
-                Ok(_) => return self.keep(&partial.0, &deb.sha256, &name),
-                Err(said) => why = said,
+            let begun = fs::metadata(&partial).map_or(0, |meta| meta.len());
+            if begun > deb.size {
+                clear(&partial)?;
+            }
+            match self.fetch_deb(deb, repository, &partial) {
+                Ok(()) => {}
+                Err(said) => {
+                    why = said;
+                    continue;
+                }
+            }
+            match self.keep(&partial, &deb.sha256, &name) {
+                // What lay there was no beginning of it.
+                Err(EnvironmentError::WrongHash { .. }) if begun > 0 => {
+                    if let Err(said) = self.fetch_deb(deb, repository, &partial) {
+                        why = said;
+                        continue;
+                    }
+                    return self.keep(&partial, &deb.sha256, &name);
+                }
+                other => return other,
             }
         }
         let why = format!(
@@ -84,13 +110,23 @@ impl Downloads<'_> {
         Err(EnvironmentError::Fetch { what: name, why })
     }
 
+    fn fetch_deb(&self, deb: &Deb, repository: &str, to: &Path) -> Result<(), String> {
+        let url = format!("{}/{}", repository.trim_end_matches('/'), escape(&deb.path));
+        let mut helper = Command::new(&self.sources.apt_helper);
+        helper.arg("download-file").arg(url).arg(to);
+        bounded(&helper, "apt-helper", deb.size).map(drop)
+    }
+
+    /// pip goes on with nothing that was cut short: a wheel is fetched whole.
     pub(super) fn wheel(&self, wheel: &Wheel, python: &str) -> Result<File, EnvironmentError> {
+        let _turn = self.turn(&wheel.sha256)?;
         if let Some(file) = self.kept(&wheel.sha256)? {
             return Ok(file);
         }
         let name = format!("{} {}", wheel.name, wheel.version);
         let failed = |why: String| EnvironmentError::Fetch { what: name.clone(), why };
-        let partial = self.partial(&wheel.sha256)?;
+        let partial = Scratch(self.partial(&wheel.sha256));
+        clear(&partial.0)?;
         fs::create_dir(&partial.0).map_err(EnvironmentError::io("make", &partial.0))?;
         let wanted = partial.0.join("requirements.txt");
         let line = format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
@@ -99,7 +135,8 @@ impl Downloads<'_> {
         pip.args(["download", "--quiet", "--no-deps", "--require-hashes", "--no-cache-dir"]);
         pip.args(PIP_TARGET).args(["--python-version", python]);
         pip.arg("--dest").arg(&partial.0).arg("--requirement").arg(&wanted);
-        output(pip, "pip").map_err(|why| failed(format!("{why}; it needs pip (apt install python3-pip)")))?;
+        let fetched = bounded(&pip, "pip", WHEEL_BYTES_MAX);
+        fetched.map_err(|why| failed(format!("{why}; it needs pip (apt install python3-pip)")))?;
         self.keep(&partial.0.join(&wheel.file), &wheel.sha256, &name)
     }
 
@@ -123,6 +160,7 @@ impl Downloads<'_> {
         let mut file = File::open(from).map_err(EnvironmentError::io("read", from))?;
         let found = hash(&mut file).map_err(EnvironmentError::io("read", from))?;
         if found != sha256 {
+            clear(from)?;
             let wanted = sha256.to_owned();
             return Err(EnvironmentError::WrongHash { what: name.to_owned(), wanted, found });
         }
@@ -131,17 +169,24 @@ impl Downloads<'_> {
         Ok(file)
     }
 
-    fn partial(&self, sha256: &str) -> Result<Partial, EnvironmentError> {
-        let partial = Partial(self.dir.join(format!("partial-{sha256}-{}", unique())));
-        clear(&partial.0)?;
-        Ok(partial)
+    fn partial(&self, sha256: &str) -> PathBuf {
+        self.dir.join(format!("{PARTIAL}{sha256}"))
+    }
+
+    /// Waits until nobody else downloads it, in this process or another.
+    fn turn(&self, sha256: &str) -> Result<File, EnvironmentError> {
+        let path = self.locks.join(format!("download-{sha256}"));
+        let lock = lock_file(&path)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|error| EnvironmentError::io("lock", &path)(error.into()))?;
+        Ok(lock)
     }
 }
 
-/// What is being downloaded; gone when this is, unless it was moved away.
-struct Partial(PathBuf);
+/// Where a client works; gone when this is.
+struct Scratch(PathBuf);
 
-impl Drop for Partial {
+impl Drop for Scratch {
     fn drop(&mut self) {
         // What cannot be removed now goes with the next clear-up.
         let _ = clear(&self.0);
@@ -167,6 +212,19 @@ pub(super) fn pip(sources: &Sources) -> Command {
     // A version manager's choice is the host's, not the current directory's.
     command.args(words).current_dir("/");
     command
+}
+
+/// As [`output`]; it can write no file that is longer, to the block, whatever it is sent.
+fn bounded(command: &Command, name: &str, file_bytes: u64) -> Result<String, String> {
+    const BLOCK_BYTES: u64 = 512;
+    // The limit must be there before the client is: a shell sets it and becomes the client.
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -f \"$0\" && exec \"$@\""]).arg(file_bytes.div_ceil(BLOCK_BYTES).to_string());
+    shell.arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        shell.current_dir(dir);
+    }
+    output(shell, name)
 }
 
 /// Runs a client and gives what it said, or why it failed.

@@ -15,7 +15,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Of what a Debian package holds, what no program needs: documentation but licences, translations,
 /// what belongs to a desktop or to an installed system.
-const LEFT_OF_DEBIAN: [&str; 18] = [
+const LEFT_OF_DEBIAN: [&str; 19] = [
     "usr/share/man/",
     "usr/share/info/",
     "usr/share/locale/",
@@ -33,6 +33,8 @@ const LEFT_OF_DEBIAN: [&str; 18] = [
     "usr/share/python3/",
     "usr/share/binfmts/",
     "usr/lib/systemd/",
+    // No place has it, and no import brings it.
+    "sys/",
     "var/",
 ];
 const DOCUMENTS: &str = "usr/share/doc/";
@@ -186,9 +188,14 @@ mod tests {
         assert_eq!(at("./bin/sh").as_deref(), Some("usr/bin/sh"));
         assert_eq!(at("./library/x").as_deref(), Some("library/x"));
         assert_eq!(at("./usr/share/doc/a/copyright").as_deref(), Some("usr/share/doc/a/copyright"));
-        for left in
-            ["./", "./usr/share/doc/a/changelog.gz", "./usr/share/man/man1/a.1.gz", "./var/", "./var/lib/x"]
-        {
+        for left in [
+            "./",
+            "./sys/",
+            "./usr/share/doc/a/changelog.gz",
+            "./usr/share/man/man1/a.1.gz",
+            "./var/",
+            "./var/lib/x",
+        ] {
             assert_eq!(at(left), None, "{left}");
         }
         assert_eq!(at("./../etc/passwd").as_deref(), Some("../etc/passwd"), "the tree refuses it");

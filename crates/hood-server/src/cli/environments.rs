@@ -87,7 +87,7 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Remove every image that no environment has any more.
+    /// Remove every image that no environment has any more, and downloads that none is locked to.
     Gc {
         #[command(flatten)]
         output: Output,

@@ -74,7 +74,8 @@ impl Library {
         lock: &Lock,
         tell: &dyn Fn(Progress),
     ) -> Result<Vec<Ready>, EnvironmentError> {
-        let downloads = Downloads { dir: &self.dir.join("downloads"), sources: &self.options.sources };
+        let (dir, locks) = (self.dir.join("downloads"), self.dir.join("locks"));
+        let downloads = Downloads { dir: &dir, locks: &locks, sources: &self.options.sources };
         let count = (lock.debs.len() + lock.wheels.len()) as u64;
         // Sizes of wheels are known when they are here.
         let bytes = if lock.wheels.is_empty() { lock.debs.iter().map(|deb| deb.size).sum() } else { 0 };

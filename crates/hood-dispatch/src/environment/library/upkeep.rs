@@ -1,5 +1,6 @@
 //! What goes, and when it may.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
@@ -25,6 +26,8 @@ pub enum Removed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     pub images: u64,
+    /// Packages that no environment is locked to, or that were not whole.
+    pub downloads: u64,
     pub bytes: u64,
 }
 
@@ -48,12 +51,17 @@ impl Library {
         Ok(if removed.is_some() { Removed::Image { bytes: record.size_bytes } } else { Removed::NameOnly })
     }
 
-    /// Removes every image that no environment has, and what was left half made; what opening the
-    /// library removed counts too. `None`: somebody has it open and may run from them.
+    /// Removes every image that no environment has, downloads that none is locked to, and what was
+    /// left half made; what opening the library removed counts too. `None`: somebody has it open and may run from them.
     pub fn collect(self) -> Result<Option<Collected>, EnvironmentError> {
-        let now = self.alone(|| clear_up(&self.dir, &self.declarations))?;
+        let now = self.alone(|| {
+            let mut now = clear_up(&self.dir, &self.declarations)?;
+            clear_downloads(&self.dir, &self.declarations, &mut now)?;
+            Ok(now)
+        })?;
         Ok(now.map(|now| Collected {
             images: now.images + self.cleared.images,
+            downloads: now.downloads + self.cleared.downloads,
             bytes: now.bytes + self.cleared.bytes,
         }))
     }
@@ -88,6 +96,33 @@ pub(super) fn clear_up(dir: &Path, declarations: &[Declaration]) -> Result<Colle
         }
     }
     Ok(collected)
+}
+
+/// Not done by opening a library: what one version has no lock for, another may.
+fn clear_downloads(
+    dir: &Path,
+    declarations: &[Declaration],
+    collected: &mut Collected,
+) -> Result<(), EnvironmentError> {
+    let locks = declarations.iter().filter_map(|declaration| declaration.lock.as_deref());
+    let wanted: HashSet<&str> = locks
+        .flat_map(|lock| {
+            let debs = lock.debs.iter().map(|deb| deb.sha256.as_str());
+            debs.chain(lock.wheels.iter().map(|wheel| wheel.sha256.as_str()))
+        })
+        .collect();
+    for path in children(&dir.join("downloads"))? {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| wanted.contains(name)) {
+            continue;
+        }
+        collected.downloads += 1;
+        collected.bytes += std::fs::metadata(&path).map_or(0, |meta| meta.len());
+        remove(&path)?;
+    }
+    let is_download = |path: &&std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"download-"))
+    };
+    children(&dir.join("locks"))?.iter().filter(is_download).try_for_each(|path| remove(path))
 }
 
 /// Digests of the images that environments have.

@@ -200,6 +200,62 @@ fn a_client_that_brings_something_else_is_found_out() {
     assert_eq!(entries(&images.join("downloads")), 0);
 }
 
+/// A library whose client does what a script says.
+fn fetching(dir: &Path, packages: &[Vec<u8>], script: &str) -> Library {
+    let helper = dir.join("helper");
+    fs::write(&helper, format!("#!/bin/sh\n{script}")).expect("writes");
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("sets");
+    let sources =
+        Sources { debian: vec!["http://127.0.0.1:1".to_owned()], apt_helper: helper, ..Sources::default() };
+    let options = Options { sources, ..Options::default() };
+    Library::open_with(&dir.join("images"), vec![declared(packages)], options).expect("opens")
+}
+
+#[test]
+fn a_download_that_was_cut_short_is_gone_on_with() {
+    let (dir, packages) = (temp(), [deb(tool)]);
+    let whole = dir.path().join("whole");
+    fs::write(&whole, &packages[0]).expect("writes");
+    let short = format!("head -c 100 {} > \"$3\"; exit 100", whole.display());
+    fetching(dir.path(), &packages, &short).ensure("mine", &|_| ()).expect_err("it is cut short");
+    // A client that only ever adds to what lies there.
+    let rest = format!("tail -c +101 {} >> \"$3\"", whole.display());
+    fetching(dir.path(), &packages, &rest).ensure("mine", &|_| ()).expect("goes on");
+    assert_eq!(entries(&dir.path().join("images/downloads")), 1);
+    // What is no beginning of it is found out, and it is begun anew.
+    let dir = temp();
+    let anew = format!("if [ -e \"$3\" ]; then exit 0; fi; cp {} \"$3\"", whole.display());
+    let library = fetching(dir.path(), &packages, &anew);
+    let name = format!("images/downloads/partial-{}", sha256(&packages[0]));
+    fs::write(dir.path().join(name), "something else").expect("writes");
+    library.ensure("mine", &|_| ()).expect("is begun anew");
+}
+
+#[test]
+fn a_client_can_write_no_more_than_the_package_has() {
+    let (dir, packages) = (temp(), [deb(tool)]);
+    let library = fetching(dir.path(), &packages, "exec cat /dev/zero > \"$3\"");
+    let error = library.ensure("mine", &|_| ()).expect_err("it never ends");
+    assert!(matches!(&error, EnvironmentError::Fetch { .. }), "{error}");
+    let partial = dir.path().join(format!("images/downloads/partial-{}", sha256(&packages[0])));
+    let came = fs::metadata(partial).expect("what came").len();
+    assert!(came <= (packages[0].len() as u64).next_multiple_of(512), "{came}");
+}
+
+#[test]
+fn clearing_up_keeps_the_downloads_that_a_lock_names() {
+    let (dir, packages) = (temp(), [deb(tool)]);
+    let library = library(dir.path(), &packages);
+    let downloads = dir.path().join("downloads");
+    fs::write(downloads.join("0".repeat(64)), "of no lock").expect("writes");
+    fs::write(downloads.join(format!("partial-{}", "1".repeat(64))), "half").expect("writes");
+    library.ensure("mine", &|_| ()).expect("builds");
+    let swept = library.collect().expect("clears").expect("is alone");
+    assert_eq!((swept.downloads, swept.bytes, swept.images), (2, 14, 0));
+    assert_eq!(entries(&downloads), 1);
+    assert!(downloads.join(sha256(&packages[0])).exists());
+}
+
 #[test]
 fn hostile_packages_are_refused_and_leave_nothing() {
     type Fill = fn(&Path);

@@ -94,6 +94,9 @@ struct Login {
     /// Speak HTTP without TLS. Loopback addresses are spoken to so by themselves.
     #[arg(long)]
     plain_http: bool,
+    /// Certificates, in PEM, of authorities to believe beside the system's.
+    #[arg(long, value_name = "FILE", conflicts_with = "plain_http")]
+    ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -186,7 +189,12 @@ fn refused(what: String, error: RegistryError) -> Failure {
 
 impl Login {
     fn registry(&self, reference: &Reference) -> Result<Registry, Failure> {
-        let access = Access { credentials: self.credentials(reference)?, plain_http: self.plain_http };
+        let authorities = self.ca_file.as_deref().map(secret).transpose()?;
+        let access = Access {
+            credentials: self.credentials(reference)?,
+            plain_http: self.plain_http,
+            authorities: authorities.map(String::into_bytes),
+        };
         Registry::new(reference.clone(), access)
             .map_err(|error| refused(format!("cannot reach {reference}"), error))
     }

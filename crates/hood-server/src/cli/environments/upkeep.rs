@@ -22,6 +22,7 @@ struct Gone<'a> {
 #[derive(Debug, Serialize)]
 struct Swept {
     images: u64,
+    downloads: u64,
     freed_bytes: u64,
 }
 
@@ -56,10 +57,15 @@ pub(super) fn collect(format: Format, global: &Global) -> Result<Exit, Failure> 
             .next("stop `fumehood serve` on this data directory first; its next start clears up by itself"));
     };
     match format {
-        Format::Json => output::json(&Swept { images: swept.images, freed_bytes: swept.bytes }),
+        Format::Json => output::json(&Swept {
+            images: swept.images,
+            downloads: swept.downloads,
+            freed_bytes: swept.bytes,
+        }),
         Format::Text => {
-            let (images, freed) = (swept.images, units::show_bytes(swept.bytes));
-            output::text(&format!("{images} images removed, {freed} freed"))
+            let (images, downloads) = (swept.images, swept.downloads);
+            let freed = units::show_bytes(swept.bytes);
+            output::text(&format!("{images} images and {downloads} downloads removed, {freed} freed"))
         }
     }
 }

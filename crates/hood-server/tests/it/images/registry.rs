@@ -15,10 +15,36 @@ const PASSWORD: &str = "hunter2";
 /// Of the password, for user `ci`.
 const HTPASSWD: &str = "ci:$2y$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSFPIvxV7t8.\n";
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Open,
+    /// Wants a name and password.
+    Private,
+    /// Likewise, over TLS with a certificate of an authority of its own.
+    Encrypted,
+}
+
+/// An authority, and what it gave a server on 127.0.0.1: certificate and key, in PEM.
+fn certificates() -> (String, String, String) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&key).expect("signed").pem();
+    let issuer = Issuer::new(params, key);
+    let server = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("an address");
+    let certificate = params.signed_by(&server, &issuer).expect("signed").pem();
+    (ca, certificate, server.serialize_pem())
+}
+
 /// A registry that ends with the test.
 struct Registry {
     child: Child,
     address: String,
+    /// Who signed its certificate, in PEM.
+    authority: Option<String>,
     _dir: tempfile::TempDir,
 }
 
@@ -50,18 +76,26 @@ fn program() -> Result<PathBuf, String> {
 }
 
 impl Registry {
-    fn start(private: bool) -> Result<Self, String> {
+    fn start(kind: Kind) -> Result<Self, String> {
         let program = program()?;
         let dir = tempfile::tempdir().expect("a directory");
         let root = dir.path().display();
-        let auth = if private {
+        let auth = if kind != Kind::Open {
             std::fs::write(dir.path().join("htpasswd"), HTPASSWD).expect("written");
             format!("auth:\n  htpasswd:\n    realm: test\n    path: {root}/htpasswd\n")
         } else {
             String::new()
         };
+        let (mut tls, mut authority) = (String::new(), None);
+        if kind == Kind::Encrypted {
+            let (ca, certificate, key) = certificates();
+            std::fs::write(dir.path().join("tls.crt"), certificate).expect("written");
+            std::fs::write(dir.path().join("tls.key"), key).expect("written");
+            authority = Some(ca);
+            tls = format!("  tls:\n    certificate: {root}/tls.crt\n    key: {root}/tls.key\n");
+        }
         let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {root}/data\nhttp:\n  addr: 127.0.0.1:0\n{auth}"
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {root}/data\nhttp:\n  addr: 127.0.0.1:0\n{tls}{auth}"
         );
         std::fs::write(dir.path().join("config.yml"), config).expect("written");
         let mut child = Command::new(program)
@@ -75,12 +109,12 @@ impl Registry {
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
         let address = lines.find_map(|line| {
             let (_, rest) = line.split_once("listening on ")?;
-            Some(rest.split('"').next()?.to_owned())
+            Some(rest.split(['"', ',']).next()?.to_owned())
         });
         let address = address.expect("it says where it listens");
         // Whatever else it says must not block it.
         std::thread::spawn(move || lines.for_each(drop));
-        Ok(Self { child, address, _dir: dir })
+        Ok(Self { child, address, authority, _dir: dir })
     }
 }
 
@@ -97,7 +131,7 @@ fn json(shell: &Shell, arguments: &[&str]) -> Value {
 
 #[test]
 fn an_image_goes_to_a_registry_and_comes_back() {
-    let registry = match Registry::start(false) {
+    let registry = match Registry::start(Kind::Open) {
         Ok(registry) => registry,
         Err(reason) => return skip(&reason),
     };
@@ -126,7 +160,7 @@ fn an_image_goes_to_a_registry_and_comes_back() {
 
 #[test]
 fn the_policy_says_whether_the_registry_is_asked() {
-    let registry = match Registry::start(false) {
+    let registry = match Registry::start(Kind::Open) {
         Ok(registry) => registry,
         Err(reason) => return skip(&reason),
     };
@@ -154,7 +188,7 @@ fn the_policy_says_whether_the_registry_is_asked() {
 
 #[test]
 fn a_private_registry_wants_a_name_and_password() {
-    let registry = match Registry::start(true) {
+    let registry = match Registry::start(Kind::Private) {
         Ok(registry) => registry,
         Err(reason) => return skip(&reason),
     };
@@ -183,4 +217,33 @@ fn a_private_registry_wants_a_name_and_password() {
     pull.env("FUMEHOOD_ENVIRONMENTS_IMAGES_DIR", shell.path("images")).env("DOCKER_CONFIG", shell.dir.path());
     let pulled = pull.output().expect("it runs");
     assert!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+}
+
+#[test]
+fn an_encrypted_registry_is_believed_by_its_authority_alone() {
+    let registry = match Registry::start(Kind::Encrypted) {
+        Ok(registry) => registry,
+        Err(reason) => return skip(&reason),
+    };
+    let shell = Shell::new();
+    let reference = format!("{}/app", registry.address);
+    let made = super::import(&shell, &foreign::distroless(&shell.path("app.tar")), "app");
+    shell.file("good", PASSWORD);
+    shell.file("ca.pem", registry.authority.as_deref().expect("it has one"));
+    shell.file("other.pem", &certificates().0);
+    let login = ["--username", "ci", "--password-file", "good", "--ca-file"];
+    let with = |what: &[&str], ca: &str| run(&shell, &[what, &login, &[ca]].concat());
+    let push = ["env", "push", "app", &reference];
+    // Somebody else's certificate: nothing is sent, the password least of all.
+    let (status, _, said) = with(&push, "other.pem");
+    assert!(status == 125 && said.contains("certificate"), "{status}: {said}");
+    let (status, _, said) = with(&push, "ca.pem");
+    assert_eq!(status, 0, "{said}");
+    let pull = ["env", "pull", &reference, "--name", "back", "-o", "json"];
+    let (status, stdout, said) = with(&pull, "ca.pem");
+    assert_eq!(status, 0, "{said}");
+    let pulled: Value = serde_json::from_str(&stdout).expect("one JSON document");
+    assert_eq!(pulled["digest"], made["digest"]);
+    let (status, _, said) = run(&shell, &["env", "pull", &reference, "--name", "x", "--ca-file", "ca.pem"]);
+    assert!(status == 126 && said.contains("without credentials"), "{status}: {said}");
 }
