@@ -112,10 +112,10 @@ def daemon(body):
         os._exit(0)
     os.wait()
 def writes():
-    n = 0
+    fd = os.open('alive', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     while True:
-        n += 1
-        open('alive', 'w').write(str(n))
+        os.write(fd, b'.')
+        time.sleep(0.001)
 def forks():
     while True:
         try: os.fork()
@@ -130,11 +130,10 @@ while not (os.path.exists('alive') and os.path.exists('full')): time.sleep(0.01)
 
 const LOOKS_AROUND: &str = "
 import os, time
-def alive(): return open('alive').read()
-before = alive()
-time.sleep(0.3)
-others = [pid for pid in os.listdir('/proc') if pid.isdigit() and int(pid) != os.getpid()]
-print(alive() == before, others)
+def written(): return os.stat('alive').st_size
+before = written()
+time.sleep(0.5)
+print(before > 0, written() - before)
 children = []
 for _ in range(20):
     pid = os.fork()
@@ -153,7 +152,7 @@ async fn nothing_of_a_build_lives_on() {
     submission["limits"] = json!({"processes": 24, "wall_ms": 20_000});
     let ended = server.run(&submission).await;
     expect(&ended, "succeeded", "succeeded");
-    assert_eq!(ended["stdout"]["preview"], "True []\n20\n", "{ended:#}");
+    assert_eq!(ended["stdout"]["preview"], "True 0\n20\n", "{ended:#}");
     if server.has_groups().await {
         assert!(ended["build"]["evidence"]["forks_refused"].as_u64() > Some(0), "{ended:#}");
         assert_eq!(ended["evidence"]["forks_refused"], 0, "the program's group is its own");
