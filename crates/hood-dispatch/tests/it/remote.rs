@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use hood_core::outcome::{Observation, Stream, WaitStatus};
 use hood_core::plan::{Assignment, Capacity, ExecutorClass, Offer, PlaceKind};
 use hood_core::{EvaluationId, Limits, Program, Timestamp};
+use hood_dispatch::remote::{Failure, Transport as _};
 use hood_dispatch::{
     AttemptKey, Catalogue, Conduct, Dispatch, DispatchError, Link, Order, Report, ReportBody, link,
 };
@@ -244,6 +245,22 @@ async fn a_dispatcher_that_restarts_says_that_its_places_are_gone() {
     while next(&mut link).await.is_some() {}
     let gone = remote.attach(order("one", 1, 1).key, 2, 0).await;
     assert!(matches!(gone, Err(DispatchError::Gone(_))), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_for_an_earlier_life_makes_no_second_place_however_late_it_comes() {
+    let pods = Pods::default();
+    let way = Way::new(Arc::new(pods.clone()), "one", Weather::CALM);
+    let remote = worker(std::slice::from_ref(&way)).await;
+    let _link = remote.execute(order("one", 1, 1)).await.expect("a place");
+    let delayed = way.ordered();
+    // It restarts: its place is buried, and it remembers nothing of the order.
+    pods.bury(order("one", 1, 1).key);
+    way.replace(Arc::new(pods.clone()), "one");
+    let late = way.call(delayed).await;
+    let gone = wire::ProblemCode::Gone;
+    assert!(matches!(&late, Err(Failure::Refused(problem)) if problem.code == gone), "{late:?}");
+    assert_eq!(pods.executions(), 1, "its program would run twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

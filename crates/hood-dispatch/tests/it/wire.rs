@@ -89,6 +89,10 @@ pub(crate) struct Way {
     weather: Weather,
     outlives: bool,
     service: Mutex<Service>,
+    /// Dispatchers that have answered here, one after the other.
+    lives: AtomicU64,
+    /// The last order that was sent.
+    ordered: Mutex<Option<Call>>,
     pub(crate) away: AtomicBool,
 }
 
@@ -104,13 +108,15 @@ impl Way {
 
     fn to(dispatch: Arc<dyn Dispatch>, name: &str, weather: Weather, outlives: bool) -> Arc<Self> {
         let world = Here::new(7);
-        let service = Mutex::new(service(dispatch, (name, outlives), &world));
-        Arc::new(Self { world, weather, outlives, service, away: AtomicBool::new(false) })
+        let service = Mutex::new(service(dispatch, (name, outlives), 1, &world));
+        let (lives, ordered, away) = (AtomicU64::new(1), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { world, weather, outlives, service, lives, ordered, away })
     }
 
     /// Another dispatcher answers here from now on, and streams of the one before it break.
     pub(crate) fn replace(&self, dispatch: Arc<dyn Dispatch>, name: &str) {
-        let service = service(dispatch, (name, self.outlives), &self.world);
+        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        let service = service(dispatch, (name, self.outlives), life, &self.world);
         *self.service.lock().expect("never poisoned") = service;
     }
 
@@ -118,13 +124,23 @@ impl Way {
         self.service.lock().expect("never poisoned").clone()
     }
 
+    /// The last order, as it was sent.
+    pub(crate) fn ordered(&self) -> Call {
+        self.ordered.lock().expect("never poisoned").clone().expect("something was ordered")
+    }
+
     fn lost(&self) -> bool {
         self.away.load(Ordering::Relaxed) || self.world.happens(self.weather.lost)
     }
 }
 
-fn service(dispatch: Arc<dyn Dispatch>, (name, outlives): (&str, bool), world: &Arc<Here>) -> Service {
-    let (name, life) = (name.to_owned(), String::new());
+fn service(
+    dispatch: Arc<dyn Dispatch>,
+    (name, outlives): (&str, bool),
+    life: u64,
+    world: &Arc<Here>,
+) -> Service {
+    let (name, life) = (name.to_owned(), life.to_string());
     let config = ServiceConfig { name, life, alive_every: ALIVE_EVERY, places: PLACES, outlives };
     let world: Arc<dyn World> = Arc::<Here>::clone(world);
     Service::new(dispatch, world, config)
@@ -150,6 +166,9 @@ impl Transport for Way {
         async move {
             if self.lost() {
                 return Err(unreachable("lost"));
+            }
+            if matches!(call, Call::Execute { .. }) {
+                *self.ordered.lock().expect("never poisoned") = Some(call.clone());
             }
             let service = self.service();
             if self.world.happens(self.weather.repeated) {
