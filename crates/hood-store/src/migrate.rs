@@ -57,6 +57,13 @@ const ALL: &[Migration] = &[
         postgres: include_str!("../migrations/0009_archive_rights.postgres.sql"),
         oldest_compatible: 3,
     },
+    Migration {
+        version: 10,
+        name: "vacuum",
+        sqlite: "",
+        postgres: include_str!("../migrations/0010_vacuum.postgres.sql"),
+        oldest_compatible: 3,
+    },
 ];
 
 /// A migration that is still to be applied, or was just now.

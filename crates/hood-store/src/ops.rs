@@ -8,6 +8,8 @@ pub(crate) mod deliver;
 pub(crate) mod depth;
 pub(crate) mod lease;
 pub(crate) mod output;
+#[cfg(test)]
+mod plans;
 pub(crate) mod requeue;
 pub(crate) mod submit;
 

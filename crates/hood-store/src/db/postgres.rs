@@ -7,6 +7,8 @@ use sqlx::{ConnectOptions as _, PgConnection, PgPool};
 
 use super::{Connection, DatabaseUrl, STATEMENTS_CACHED, query};
 
+pub(crate) const FORGET_PLANS: &str = "DISCARD PLANS";
+
 pub(crate) const BEGIN: &str = "BEGIN";
 
 /// One moment for all that a look reads.
@@ -35,8 +37,9 @@ const SESSION: [(&str, &str); 3] =
     [("idle_in_transaction_session_timeout", "5s"), ("lock_timeout", "15s"), ("timezone", "UTC")];
 
 /// Set for the session of one that writes, too. Each of its statements is meant to go through an index and
-/// to cost the same however long a table is, and is planned once: what the server has counted of tables
-/// that have just grown, or just been emptied, must not lead it to read them whole.
+/// to cost the same however long a table is: what the server has counted of tables that have just grown,
+/// or just been emptied, must not lead it to read them whole. A plan is made for all parameters, and kept
+/// for a while: to plan a statement of many rows takes as long as to run it.
 const WRITER_SESSION: [(&str, &str); 5] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),

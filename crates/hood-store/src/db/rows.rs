@@ -64,8 +64,24 @@ impl Rows {
         Ok(rows)
     }
 
+    /// The text of a statement of so many columns and rows.
+    #[cfg(test)]
+    pub(crate) fn text((front, back): (&'static str, &'static str), (width, rows): (usize, usize)) -> String {
+        let values = vec![Value::Number(None); width * rows];
+        Self { front, back, lock: "", width, values }.statement(rows).sql().to_owned()
+    }
+
     fn next(&mut self, db: &Connection<'_>) -> Option<Builder> {
         let rows = 1 << self.len().min(ROWS_MAX).checked_ilog2()?;
+        let mut statement = self.statement(rows);
+        if db.is_shared() {
+            statement.push(self.lock);
+        }
+        Some(statement)
+    }
+
+    /// Takes so many rows.
+    fn statement(&mut self, rows: usize) -> Builder {
         let mut statement = Builder::new(self.front);
         for (i, value) in self.values.drain(..rows * self.width).enumerate() {
             let first = i % self.width == 0;
@@ -77,10 +93,7 @@ impl Rows {
             statement.push_bind(value);
         }
         statement.push(")").push(self.back);
-        if db.is_shared() {
-            statement.push(self.lock);
-        }
-        Some(statement)
+        statement
     }
 }
 

@@ -2,7 +2,7 @@
 //! in one transaction or none of it. Those of many are weighed first, each against its own row, and then
 //! written together.
 
-mod record;
+pub(super) mod record;
 
 use std::collections::HashMap;
 
@@ -126,6 +126,9 @@ impl Times {
 
 /// The guard of everything that follows: the rows that these leases hold, which then are nobody else's
 /// until the end of the transaction. They are waited for in one order, whoever writes.
+///
+/// That a lease is there is asked in words that no partial index has: one that was empty when it was
+/// counted looks cheaper than the key, and is read whole, for each row.
 async fn hold(db: &mut Connection<'_>, leases: &[&Lease]) -> Result<HashMap<EvaluationId, Row>, StoreError> {
     let mut rows = Rows::of(HOLD.0, HOLD.1).locking(HOLD.2);
     for lease in leases {
@@ -136,12 +139,12 @@ async fn hold(db: &mut Connection<'_>, leases: &[&Lease]) -> Result<HashMap<Eval
     held.into_iter().map(|row| Ok((EvaluationId::from_uuid(get(&row, "id")?), row))).collect()
 }
 
-const HOLD: (&str, &str, &str) = (
+pub(super) const HOLD: (&str, &str, &str) = (
     "WITH v (tenant, id, token, attempt) AS (VALUES",
     ") SELECT e.id, e.state, e.verdict, e.priority, e.not_before, e.last_event, e.attempts, \
      e.losses_infrastructure, e.losses_own_death, e.losses_suspect, e.callback \
      FROM v CROSS JOIN evaluations e WHERE e.tenant = v.tenant AND e.id = v.id AND e.lease_token = v.token \
-     AND e.attempts = v.attempt AND e.lease_expires_at IS NOT NULL ORDER BY e.id",
+     AND e.attempts = v.attempt AND COALESCE(e.lease_expires_at, 0) > 0 ORDER BY e.id",
     " FOR UPDATE OF e",
 );
 

@@ -47,7 +47,7 @@ macro_rules! with_request {
 }
 
 /// Takes many in one statement. Where others claim too, what they have locked is passed over.
-const TAKE: Locking = locking!(
+pub(super) const TAKE: Locking = locking!(
     "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 1 \
      ORDER BY priority DESC, id LIMIT $1",
     ") UPDATE evaluations SET state = 'provisioning', attempts = attempts + 1, last_event = last_event + 1, \
@@ -190,7 +190,7 @@ async fn requests(
     requests.iter().map(request).collect()
 }
 
-const REQUESTS: (&str, &str) = (
+pub(super) const REQUESTS: (&str, &str) = (
     "WITH v (tenant, evaluation) AS (VALUES",
     ") SELECT r.evaluation, r.document FROM v CROSS JOIN requests r \
      WHERE r.tenant = v.tenant AND r.evaluation = v.evaluation",
@@ -278,7 +278,7 @@ impl Reclaim {
     async fn take_over(&self, db: &mut Connection<'_>, row: &Row) -> Result<Claimed, StoreError> {
         const SQL: &str = "UPDATE evaluations SET worker = $4, lease_token = $5, lease_expires_at = $6, \
              lease_epoch = $7 WHERE tenant = $1 AND id = $2 AND lease_token = $3 \
-             AND lease_expires_at IS NOT NULL";
+             AND COALESCE(lease_expires_at, 0) > 0";
         let lease = lease(row, small(row, "attempts")?, self.tenure.until())?;
         let taken = query(SQL)
             .bind(lease.tenant.as_str())
@@ -307,6 +307,11 @@ pub(crate) struct Renew {
     pub(crate) ttl: Duration,
 }
 
+// One that lapsed and that nobody took over is still this worker's to keep.
+pub(super) const RENEW: &str = "UPDATE evaluations SET lease_expires_at = $5 \
+     WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
+     AND COALESCE(lease_expires_at, 0) > 0 RETURNING cancel_requested_at, cancel_grace_ms";
+
 impl Operation for Renew {
     type Output = Vec<Renewed>;
     type Error = StoreError;
@@ -316,17 +321,13 @@ impl Operation for Renew {
         db: &mut Connection<'_>,
         _context: &mut Context<'_>,
     ) -> Result<Vec<Renewed>, StoreError> {
-        // One that lapsed and that nobody took over is still this worker's to keep.
-        const SQL: &str = "UPDATE evaluations SET lease_expires_at = $5 \
-             WHERE tenant = $1 AND id = $2 AND lease_token = $3 AND attempts = $4 \
-             AND lease_expires_at IS NOT NULL RETURNING cancel_requested_at, cancel_grace_ms";
         let expires_at = self.now.after(self.ttl).as_micros();
         let mut renewed = vec![Renewed::Lost; self.leases.len()];
         // In one order whoever renews, so that two cannot wait for each other's rows in a circle.
         let mut in_order: Vec<(usize, &Lease)> = self.leases.iter().enumerate().collect();
         in_order.sort_by_key(|(_, lease)| lease.evaluation);
         for (i, lease) in in_order {
-            let row = query(SQL)
+            let row = query(RENEW)
                 .bind(lease.tenant.as_str())
                 .bind(lease.evaluation.as_uuid())
                 .bind(sql_number(lease.token))

@@ -134,7 +134,7 @@ pub(super) async fn measure(
     stored.collect()
 }
 
-const MEASURE: (&str, &str) = (
+pub(super) const MEASURE: (&str, &str) = (
     "WITH v (tenant, evaluation, number) AS (VALUES",
     ") SELECT a.evaluation, a.stdout_bytes, a.stderr_bytes, a.build_bytes, a.output_cut FROM v CROSS JOIN attempts a \
      WHERE a.tenant = v.tenant AND a.evaluation = v.evaluation AND a.number = v.number",

@@ -23,6 +23,10 @@ use crate::upkeep::{QUIET, Upkeep};
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// Transactions after which a connection to a server plans its statements anew: a plan that was made while
+/// a table was small is kept for no longer than it takes to fill a few pages more.
+const PLANS_KEPT: u32 = 64;
+
 /// Shards of the counts: more than there are writers that matter.
 const SHARDS: i64 = 64;
 
@@ -54,6 +58,8 @@ pub(crate) struct Remote {
     server: Arc<Server>,
     db: Option<PgConnection>,
     shard: i64,
+    /// Begun since the statements were planned.
+    transactions: u32,
     failures: u32,
     /// Not before this is another attempt made; and why the last one failed.
     retry: Option<(Instant, StoreError)>,
@@ -87,7 +93,14 @@ impl Link {
     /// Connects when there is something to write.
     pub(crate) fn to_server(server: &Arc<Server>) -> Self {
         let server = Arc::clone(server);
-        Self::Postgres(Box::new(Remote { server, db: None, shard: 0, failures: 0, retry: None }))
+        Self::Postgres(Box::new(Remote {
+            server,
+            db: None,
+            shard: 0,
+            transactions: 0,
+            failures: 0,
+            retry: None,
+        }))
     }
 
     /// What is to be written next; meanwhile what is to be tidied is.
@@ -151,7 +164,12 @@ impl Link {
             }
             Self::Postgres(remote) => {
                 let (server, shard) = (Arc::clone(&remote.server), remote.shard);
+                remote.transactions = remote.transactions.wrapping_add(1);
+                let stale = remote.transactions.is_multiple_of(PLANS_KEPT);
                 let db = &mut remote.connection()?;
+                if stale {
+                    db.command(db::postgres::FORGET_PLANS).await.map_err(failed("writing"))?;
+                }
                 db.command(db::postgres::BEGIN).await.map_err(failed("writing"))?;
                 room.used_bytes = server.size.bytes(db).await?;
                 if evaluations > 0 {

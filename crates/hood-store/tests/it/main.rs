@@ -24,4 +24,5 @@ mod small;
 mod sqlite;
 mod storage;
 mod support;
+mod together;
 mod wake;

@@ -95,7 +95,7 @@ async fn evaluations(db: &mut Connection<'_>, steps: &[Step<'_>]) -> Result<(), 
 }
 
 // One that is to be cancelled need not wait for a retry that it will not make.
-const EVALUATIONS: (&str, &str) = (
+pub(crate) const EVALUATIONS: (&str, &str) = (
     "WITH v (tenant, id, token, last_event, to_state, to_verdict, to_event, infrastructure, own_death, suspect, \
      started, finished, waits, queued, ended, digest) AS (VALUES",
     ") UPDATE evaluations SET state = v.to_state, verdict = v.to_verdict, last_event = v.to_event, \
@@ -140,7 +140,7 @@ async fn attempts(db: &mut Connection<'_>, steps: &[Step<'_>]) -> Result<(), Sto
     Ok(())
 }
 
-const ATTEMPTS: (&str, &str) = (
+pub(crate) const ATTEMPTS: (&str, &str) = (
     "WITH v (tenant, evaluation, number, decision, lost, started, ended, stdout, stderr, build, cut) AS \
      (VALUES",
     ") UPDATE attempts SET decision = COALESCE(v.decision, attempts.decision), \
