@@ -26,6 +26,7 @@ mod run;
 mod serve;
 mod spinner;
 mod terminal;
+mod transfer;
 mod units;
 mod version;
 mod words;
@@ -83,6 +84,8 @@ enum Command {
     Config(config::Args),
     Pki(pki::Args),
     Migrate(migrate::Args),
+    Export(transfer::ExportArgs),
+    Import(transfer::ImportArgs),
     Completions(completions::Args),
     Version(version::Args),
     /// Print the API's OpenAPI document.
@@ -155,6 +158,8 @@ impl Command {
             Self::Api(args) => role::api(&args, global).await,
             Self::Worker(args) => role::worker(&args, global).await,
             Self::Migrate(args) => migrate::execute(&args, global).await,
+            Self::Export(args) => transfer::export(&args, global).await,
+            Self::Import(args) => transfer::import(&args, global).await,
             Self::Dispatcher(args) => role::dispatcher(&args, global).await,
             Self::Notifier(args) => role::notifier(&args, global).await,
             Self::List(args) => list::execute(&args, global).await,

@@ -20,6 +20,7 @@ mod size;
 mod store;
 #[cfg(test)]
 mod testing;
+pub mod transfer;
 mod upkeep;
 mod wake;
 mod writer;

@@ -145,7 +145,7 @@ async fn apply_all(db: &mut Connection<'_>, at: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn known() -> i64 {
+pub(crate) fn known() -> i64 {
     ALL.last().map_or(0, |last| last.version)
 }
 

@@ -430,7 +430,7 @@ impl Store {
 
 /// The directory for its owner alone; and made by us and private the file from which the engine's
 /// other files take their mode, before the engine makes it with the umask's.
-fn prepare(dir: &Path, file: &Path) -> io::Result<()> {
+pub(crate) fn prepare(dir: &Path, file: &Path) -> io::Result<()> {
     const OTHERS: u32 = 0o077;
     if !dir.is_dir() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;

@@ -38,6 +38,8 @@ fn every_command_explains_itself() {
         "config",
         "pki",
         "migrate",
+        "export",
+        "import",
         "completions",
         "version",
     ] {

@@ -201,7 +201,7 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    pub(crate) fn try_get<'r, T>(&'r self, column: &'static str) -> Result<T, sqlx::Error>
+    pub(crate) fn try_get<'r, T>(&'r self, column: &str) -> Result<T, sqlx::Error>
     where
         T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres>,
     {

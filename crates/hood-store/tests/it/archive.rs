@@ -26,13 +26,13 @@ use crate::support::{
 
 /// Everything that can be asked about one evaluation.
 #[derive(Debug, PartialEq)]
-struct Seen {
+pub(crate) struct Seen {
     record: Record,
     events: Vec<Event>,
     outputs: Vec<Result<OutputSlice, String>>,
 }
 
-async fn look(t: &TestStore, id: EvaluationId) -> Seen {
+pub(crate) async fn look(t: &TestStore, id: EvaluationId) -> Seen {
     let record = t.get(&tenant(), id).await.expect("is there");
     let events = t.events(&tenant(), id, 0, u32::MAX).await.expect("has events");
     let mut outputs = Vec::new();

@@ -25,4 +25,5 @@ mod sqlite;
 mod storage;
 mod support;
 mod together;
+mod transfer;
 mod wake;
