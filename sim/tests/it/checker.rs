@@ -125,6 +125,7 @@ fn record(evaluation: &AnyEvaluation) -> Record {
         finished_at: Some(at(4)),
         not_before: None,
         result: Some("{}".to_owned()),
+        archived: false,
     };
     Record { summary, request: String::new(), attempts: vec![attempt] }
 }
