@@ -120,7 +120,13 @@ fn commands(file: &File) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// The commands of a pipeline or list, without comments and redirections' targets.
+/// `NAME=value`, as a shell takes it before a command.
+fn is_assignment(word: &str) -> bool {
+    let is_part = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
+    word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && name.chars().all(is_part))
+}
+
+/// The commands of a pipeline or list, without comments, redirections' targets and what is set for one.
 fn simple_commands(line: &str) -> Vec<Vec<String>> {
     let line = line.split(" #").next().unwrap_or(line);
     let line = if line.starts_with('#') { "" } else { line };
@@ -128,7 +134,9 @@ fn simple_commands(line: &str) -> Vec<Vec<String>> {
     for word in line.split_whitespace() {
         if matches!(word, "|" | "&&" | "||" | ";" | "&" | "\\") {
             commands.push(Vec::new());
-        } else if let Some(words) = commands.last_mut() {
+        } else if let Some(words) = commands.last_mut()
+            && !(words.is_empty() && is_assignment(word))
+        {
             words.push(word.trim_matches(['[', ']', '"', '\'']).trim_end_matches(';').to_owned());
         }
     }
@@ -148,8 +156,9 @@ mod tests {
     #[test]
     fn commands_come_from_shell_blocks_spans_and_examples() {
         let page = "Type `fumehood doctor` once.\n```sh\n$ echo 1 | fumehood run - # note\n# a comment\n```\n\
-                    ```json\nfumehood\n```\n";
-        assert_eq!(found("README.md", page), ["1 fumehood doctor", "3 echo 1", "3 fumehood run -"]);
+                    ```json\nfumehood\n```\n`FUMEHOOD_X=1 fumehood api`\n";
+        let expected = ["1 fumehood doctor", "3 echo 1", "3 fumehood run -", "8 fumehood api"];
+        assert_eq!(found("README.md", page), expected);
         assert_eq!(found("examples/a.py", "\"\"\"Try: fumehood run a.py\"\"\"\n"), ["1 fumehood run a.py"]);
         assert_eq!(found("crates/a/src/a.rs", "// `fumehood x`\n"), [""; 0]);
     }

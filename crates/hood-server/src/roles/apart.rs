@@ -17,7 +17,7 @@ use crate::tls::{Credentials, Role};
 pub(super) fn credentials(config: &Config, role: Role) -> anyhow::Result<Arc<Credentials>> {
     let Some(files) = config.tls.files() else {
         bail!(
-            "a {role} needs a certificate: set tls.cert, tls.key and tls.ca (`fumehood pki issue {role}` makes one)"
+            "`fumehood {role}` needs a certificate: set tls.cert, tls.key and tls.ca (`fumehood pki issue {role}` makes one)"
         );
     };
     let credentials = Credentials::load(&files).context("the certificate cannot be used")?;
@@ -32,7 +32,7 @@ pub(super) fn credentials(config: &Config, role: Role) -> anyhow::Result<Arc<Cre
 pub(super) fn shared_store(config: &Config, role: Role) -> anyhow::Result<()> {
     if config.store.url.is_empty() {
         bail!(
-            "a {role} that runs apart shares its store with other roles: set store.url to a PostgreSQL, \
+            "`fumehood {role}` shares its store with other roles: set store.url to a PostgreSQL, \
              or run everything in one process with `fumehood serve`"
         );
     }
@@ -45,7 +45,7 @@ pub(super) fn shared(config: &Config, role: Role) -> anyhow::Result<()> {
     // In the data directory it would be this role's alone.
     if !config.blobs.are_shared() && config.blobs.dir.starts_with(&config.data_dir) {
         bail!(
-            "a {role} that runs apart shares large output with other roles: set blobs.url to an S3 bucket, \
+            "`fumehood {role}` shares large output with other roles: set blobs.url to an S3 bucket, \
              or on one machine blobs.dir to a directory that all of them have"
         );
     }
