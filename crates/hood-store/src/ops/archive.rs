@@ -44,18 +44,12 @@ pub(crate) async fn ended(
     before: Timestamp,
     limit: u32,
 ) -> Result<Vec<Key>, StoreError> {
-    const SQL: &str = "SELECT tenant, id FROM evaluations e WHERE finished_at < $1 AND NOT EXISTS \
+    const SQL: &str = "SELECT tenant, id AS evaluation FROM evaluations e WHERE finished_at < $1 AND NOT EXISTS \
          (SELECT 1 FROM blobs b WHERE b.tenant = e.tenant AND b.evaluation = e.id AND b.state = 'wanted') \
          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant = e.tenant AND d.evaluation = e.id \
          AND d.state = 'pending') \
          ORDER BY finished_at LIMIT $2";
-    let rows = query(SQL)
-        .bind(before.as_micros())
-        .bind(i64::from(limit))
-        .fetch_all(db)
-        .await
-        .map_err(failed("looking for what ended long ago"))?;
-    rows.iter().map(|row| key(row, "id")).collect()
+    keys(db, SQL, (before, limit)).await
 }
 
 pub(crate) async fn archived_before(
@@ -65,7 +59,15 @@ pub(crate) async fn archived_before(
 ) -> Result<Vec<Key>, StoreError> {
     const SQL: &str =
         "SELECT tenant, evaluation FROM archived WHERE finished_at < $1 ORDER BY finished_at LIMIT $2";
-    let rows = query(SQL)
+    keys(db, SQL, (before, limit)).await
+}
+
+async fn keys(
+    db: &mut Connection<'_>,
+    sql: &'static str,
+    (before, limit): (Timestamp, u32),
+) -> Result<Vec<Key>, StoreError> {
+    let rows = query(sql)
         .bind(before.as_micros())
         .bind(i64::from(limit))
         .fetch_all(db)
