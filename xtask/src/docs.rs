@@ -157,7 +157,7 @@ mod tests {
     fn commands_come_from_shell_blocks_spans_and_examples() {
         let page = "Type `fumehood doctor` once.\n```sh\n$ echo 1 | fumehood run - # note\n# a comment\n```\n\
                     ```json\nfumehood\n```\n`FUMEHOOD_X=1 fumehood api`\n";
-        let expected = ["1 fumehood doctor", "3 echo 1", "3 fumehood run -", "8 fumehood api"];
+        let expected = ["1 fumehood doctor", "3 echo 1", "3 fumehood run -", "9 fumehood api"];
         assert_eq!(found("README.md", page), expected);
         assert_eq!(found("examples/a.py", "\"\"\"Try: fumehood run a.py\"\"\"\n"), ["1 fumehood run a.py"]);
         assert_eq!(found("crates/a/src/a.rs", "// `fumehood x`\n"), [""; 0]);
