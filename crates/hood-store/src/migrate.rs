@@ -28,42 +28,31 @@ macro_rules! portable {
     };
 }
 
+/// For what only a shared server has: users, their rights, its vacuum.
+macro_rules! on_postgres {
+    ($version:literal, $name:literal, $file:literal, $oldest_compatible:literal) => {
+        Migration {
+            version: $version,
+            name: $name,
+            sqlite: "",
+            postgres: include_str!(concat!("../migrations/", $file)),
+            oldest_compatible: $oldest_compatible,
+        }
+    };
+}
+
 const ALL: &[Migration] = &[
     portable!(1, "initial", "0001_initial.sql", 1),
     portable!(2, "blobs", "0002_blobs.sql", 1),
     portable!(3, "sharded_depths", "0003_sharded_depths.sql", 3),
     portable!(4, "requeues_and_deliveries", "0004_requeues_and_deliveries.sql", 3),
-    Migration {
-        version: 5,
-        name: "roles",
-        // One user has the file.
-        sqlite: "",
-        postgres: include_str!("../migrations/0005_roles.postgres.sql"),
-        oldest_compatible: 3,
-    },
-    Migration {
-        version: 6,
-        name: "notifier",
-        sqlite: "",
-        postgres: include_str!("../migrations/0006_notifier.postgres.sql"),
-        oldest_compatible: 3,
-    },
+    on_postgres!(5, "roles", "0005_roles.postgres.sql", 3),
+    on_postgres!(6, "notifier", "0006_notifier.postgres.sql", 3),
     portable!(7, "builds", "0007_builds.sql", 3),
     portable!(8, "archive", "0008_archive.sql", 3),
-    Migration {
-        version: 9,
-        name: "archive_rights",
-        sqlite: "",
-        postgres: include_str!("../migrations/0009_archive_rights.postgres.sql"),
-        oldest_compatible: 3,
-    },
-    Migration {
-        version: 10,
-        name: "vacuum",
-        sqlite: "",
-        postgres: include_str!("../migrations/0010_vacuum.postgres.sql"),
-        oldest_compatible: 3,
-    },
+    on_postgres!(9, "archive_rights", "0009_archive_rights.postgres.sql", 3),
+    on_postgres!(10, "vacuum", "0010_vacuum.postgres.sql", 3),
+    portable!(11, "oldest", "0011_oldest.sql", 3),
 ];
 
 /// A migration that is still to be applied, or was just now.

@@ -273,6 +273,16 @@ pub(crate) struct Expire {
     pub(crate) result: String,
 }
 
+/// Of its own index, which no claim may use; see the migration that made it.
+pub(super) const OLD: Locking = locking!(
+    concat!(
+        "SELECT ",
+        columns!(),
+        " FROM evaluations WHERE COALESCE(state, '') = 'queued' AND queued_at <= $1 ORDER BY queued_at LIMIT $2"
+    ),
+    ""
+);
+
 impl Operation for Expire {
     type Output = u64;
     type Error = StoreError;
@@ -282,15 +292,7 @@ impl Operation for Expire {
     }
 
     async fn run(self, db: &mut Connection<'_>, context: &mut Context<'_>) -> Result<u64, StoreError> {
-        const SQL: Locking = locking!(
-            concat!(
-                "SELECT ",
-                columns!(),
-                " FROM evaluations WHERE state = 'queued' AND queued_at <= $1 ORDER BY queued_at LIMIT $2"
-            ),
-            ""
-        );
-        let rows = query(SQL)
+        let rows = query(OLD)
             .bind(self.older_than.as_micros())
             .bind(i64::from(self.limit))
             .fetch_all(&mut *db)

@@ -20,7 +20,7 @@ use crate::writer::{Context, Operation, Turn, failed};
 /// the writer up.
 const DUE_MAX: i64 = 1000;
 
-const MOVE_DUE: Locking = locking!(
+pub(super) const MOVE_DUE: Locking = locking!(
     "WITH c AS MATERIALIZED (SELECT tenant, id FROM evaluations WHERE state = 'queued' AND ready = 0 \
      AND not_before <= $1 ORDER BY not_before LIMIT $2",
     ") UPDATE evaluations SET ready = 1 FROM c WHERE evaluations.tenant = c.tenant AND evaluations.id = c.id"
@@ -58,7 +58,7 @@ pub(super) const TAKE: Locking = locking!(
      losses_own_death, losses_suspect, lease_token, created_at, cancel_requested_at, cancel_grace_ms"
 );
 
-const EXPIRED: Locking = locking!(
+pub(super) const EXPIRED: Locking = locking!(
     concat!(
         "WITH c AS MATERIALIZED (SELECT ",
         locked!(),

@@ -2,9 +2,10 @@
 //! cost what a queue of ten costs, and so must a million that have ended; a clock cannot show that on a
 //! busy machine.
 
-use super::{commit, lease, output};
+use super::{client, commit, lease, output};
 use crate::db::{Connection, Rows, postgres, query};
 use crate::migrate::{Duty, ensure};
+use crate::read;
 use crate::testing::{memory, plan};
 
 /// Rows in one statement, as when many come together.
@@ -94,6 +95,9 @@ async fn postgres_finds_each_row_by_its_key_whatever_it_has_counted() {
     look_at_all(db, "counted").await;
     query(LEASE).execute(db).await.expect("leases");
     look_at_all(db, "counted before anything was leased").await;
+    query("ANALYZE").execute(db).await.expect("counts");
+    query(FILL).execute(db).await.expect("fills");
+    look_at_all(db, "counted when nothing waited").await;
 }
 
 async fn look_at_all(db: &mut Connection<'_>, when: &str) {
@@ -104,9 +108,21 @@ async fn look_at_all(db: &mut Connection<'_>, when: &str) {
     }
     let renew = explain(db, lease::RENEW, ("text, uuid, bigint, bigint, bigint", 5)).await;
     assert_by_key(&renew, ("renew", when));
-    let plan = explain(db, lease::TAKE.postgres, ("bigint, bigint, text, bigint, bigint", 5)).await;
-    assert!(plan.contains("Index Scan using evaluations_ready"), "{when}:\n{plan}");
-    assert!(!plan.contains("Sort") && !plan.contains("Seq Scan"), "{when}:\n{plan}");
+    // What walks an index, and which.
+    for (sql, parameters, index) in [
+        (lease::TAKE.postgres, ("bigint, bigint, text, bigint, bigint", 5), "evaluations_ready"),
+        (lease::MOVE_DUE.postgres, ("bigint, bigint", 2), "evaluations_waiting"),
+        (lease::EXPIRED.postgres, ("bigint, bigint", 2), "evaluations_leased"),
+        (client::OLD.postgres, ("bigint, bigint", 2), "evaluations_oldest"),
+        (read::OLDEST, ("text", 1), "evaluations_oldest"),
+    ] {
+        let plan = explain(db, sql, parameters).await;
+        assert!(plan.contains(&format!("Index Scan using {index}")), "{when}, not by {index}:\n{plan}");
+        assert!(!plan.contains("Seq Scan"), "{when}:\n{plan}");
+        // What was found is few, and may be sorted; what is looked through may not.
+        let (_, looked_through) = plan.split_once("Limit").unwrap_or_default();
+        assert!(!looked_through.is_empty() && !looked_through.contains("Sort"), "{when}:\n{plan}");
+    }
 }
 
 fn assert_by_key(plan: &str, of: (&str, &str)) {
