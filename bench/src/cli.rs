@@ -33,6 +33,16 @@ pub(crate) struct Common {
     /// Evaluations that run at once; the server's default if left out.
     #[arg(long, global = true)]
     pub(crate) places: Option<u32>,
+    /// Where the server keeps its records: a file of its own, or a PostgreSQL that is started for the run.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) engine: Engine,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Engine {
+    #[default]
+    Sqlite,
+    Postgres,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -9,7 +9,7 @@ use hood_wire::api::{BatchSubmission, LimitsRequest, Submission, Verdict};
 
 use crate::cli::Common;
 use crate::figures::Report;
-use crate::host::{Host, field};
+use crate::host::field;
 use crate::python::Python;
 use crate::server::{Server, python};
 
@@ -34,7 +34,7 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
     let host_python = Python::find()?;
     let places = common.places.unwrap_or(count);
     let server = Server::start(&Common { places: Some(places), ..common.clone() }).await?;
-    let mut report = Report::new("crowd", Host::look(server.data_dir(), &host_python));
+    let mut report = Report::new("crowd", server.host(&host_python).await?);
     report.setting("evaluations", count);
     report.setting("places", places);
     let free_before = available_mib()?;

@@ -14,7 +14,6 @@ use hood_wire::api::BatchSubmission;
 
 use crate::cli::Common;
 use crate::figures::Report;
-use crate::host::Host;
 use crate::python::Python;
 use crate::server::{Server, python};
 use probe::Probe;
@@ -49,7 +48,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Report> {
     let host_python = Python::find()?;
     let server = Server::start(common).await?;
-    let mut report = Report::new("flood", Host::look(server.data_dir(), &host_python));
+    let mut report = Report::new("flood", server.host(&host_python).await?);
     report.setting("evaluations", options.count);
     report.setting("batch", options.batch);
     report.setting("clients", options.clients);

@@ -22,7 +22,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn look(data_dir: &Path, python: &Python) -> Self {
+    /// `store` is what the databases of the run say of themselves.
+    pub(crate) fn look(data_dir: &Path, python: &Python, store: impl Into<String>) -> Self {
         let uname = rustix::system::uname();
         let memory = rustix::system::sysinfo();
         Self {
@@ -32,17 +33,12 @@ impl Host {
             kernel: uname.release().to_string_lossy().into_owned(),
             python: python.version.clone(),
             filesystem: filesystem(data_dir),
-            store: "SQLite WAL with synchronous=FULL".to_owned(),
+            store: store.into(),
             load: std::fs::read_to_string("/proc/loadavg")
                 .ok()
                 .and_then(|text| text.split(' ').next().map(str::to_owned))
                 .unwrap_or_default(),
         }
-    }
-
-    /// Where records are, if elsewhere than in the server's own file.
-    pub(crate) fn storing_in(self, store: String) -> Self {
-        Self { store, ..self }
     }
 }
 

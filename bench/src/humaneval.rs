@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use crate::cli::Common;
 use crate::figures::{Report, Samples};
-use crate::host::Host;
 use crate::python::Python;
 use crate::server::{Server, ending, python};
 
@@ -64,7 +63,7 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
     let problems = read(options.path.as_deref())?;
     let host_python = Python::find()?;
     let server = Server::start(common).await?;
-    let mut report = Report::new("humaneval", Host::look(server.data_dir(), &host_python));
+    let mut report = Report::new("humaneval", server.host(&host_python).await?);
     report.setting("problems", problems.len());
     report.setting("rounds", options.rounds);
     check_verdicts(&server, &problems, &mut report).await?;

@@ -10,7 +10,6 @@ use hood_wire::api::EventType;
 
 use crate::cli::Common;
 use crate::figures::{Report, Samples};
-use crate::host::Host;
 use crate::python::Python;
 use crate::server::{Server, python};
 
@@ -31,7 +30,7 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
     let Options { lines, pause_ms, at_most_ms } = *options;
     let host_python = Python::find()?;
     let server = Server::start(common).await?;
-    let mut report = Report::new("live", Host::look(server.data_dir(), &host_python));
+    let mut report = Report::new("live", server.host(&host_python).await?);
     report.setting("lines", lines);
     report.setting("pause", format!("{pause_ms} ms"));
     let samples = follow(&server, &program(lines, pause_ms), lines).await?;

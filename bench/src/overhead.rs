@@ -7,7 +7,6 @@ use hood_wire::api::Verdict;
 
 use crate::cli::Common;
 use crate::figures::{Report, Samples};
-use crate::host::Host;
 use crate::python::Python;
 use crate::server::{Server, ending, python};
 
@@ -36,7 +35,7 @@ struct Taken {
 pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Report> {
     let host_python = Python::find()?;
     let server = Server::start(common).await?;
-    let mut report = Report::new("overhead", Host::look(server.data_dir(), &host_python));
+    let mut report = Report::new("overhead", server.host(&host_python).await?);
     report.setting("pairs", options.pairs);
     report.setting("program", PROGRAM.trim_end());
     let taken = take(&server, &host_python, options.pairs, &mut report).await?;

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hood_client::{Client, Token};
+use hood_testkit::{Postgres, PostgresOptions};
 use hood_wire::api::{Evaluation, Submission, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::cli::Common;
-use crate::host::field;
+use crate::cli::{Common, Engine};
+use crate::host::{Host, field};
+use crate::python::Python;
 
 /// A cold start makes a key and proves the sandbox; the first evaluation builds `minimal`.
 pub(crate) const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +31,8 @@ pub(crate) struct Server {
     dir: tempfile::TempDir,
     pub(crate) client: Client,
     keys: AtomicU64,
+    /// Ended after the server, which dropping this ends first.
+    _postgres: Option<Postgres>,
 }
 
 /// What `serve` writes into its data directory once it answers.
@@ -51,14 +55,24 @@ impl Server {
             None => tempfile::tempdir(),
         }
         .context("make a data directory")?;
-        let child = spawn(&binary, dir.path(), (common.places, settings))?;
+        let mut settings = settings.to_vec();
+        let postgres = match common.engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => {
+                let postgres = start_postgres()?;
+                settings
+                    .push(format!("store.url={}", postgres.create_database().context("make a database")?));
+                Some(postgres)
+            }
+        };
+        let child = spawn(&binary, dir.path(), (common.places, &settings))?;
         // From here on a failure ends the child.
         let mut starting = Starting { child: Some(child), dir: Some(dir) };
         let client = starting.client().await?;
         let (Some(child), Some(dir)) = (starting.child.take(), starting.dir.take()) else {
             bail!("the server was given away twice");
         };
-        let server = Self { child, dir, client, keys: AtomicU64::new(0) };
+        let server = Self { child, dir, client, keys: AtomicU64::new(0), _postgres: postgres };
         let first = server.run(&python("print(1)")).await?;
         if first.verdict != Some(Verdict::Succeeded) {
             bail!("the first evaluation did not succeed: {}", serde_json::to_string_pretty(&first)?);
@@ -66,8 +80,11 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn data_dir(&self) -> &Path {
-        self.dir.path()
+    /// The machine that it runs on, and how its records are kept, as its database reports it.
+    pub(crate) async fn host(&self, python: &Python) -> anyhow::Result<Host> {
+        let reported = self.client.health_detail().await.context("ask how records are kept")?.durability;
+        let reported: Vec<_> = reported.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        Ok(Host::look(self.dir.path(), python, reported.join(", ")))
     }
 
     /// An idempotency key that this server has not seen.
@@ -139,6 +156,13 @@ impl Drop for Starting {
             end(child);
         }
     }
+}
+
+pub(crate) fn start_postgres() -> anyhow::Result<Postgres> {
+    if let Some(missing) = hood_testkit::missing() {
+        bail!("there is no PostgreSQL to measure with: {missing}");
+    }
+    Postgres::start(PostgresOptions { fsync: true }).context("start PostgreSQL")
 }
 
 fn connect(dir: &Path) -> Option<Client> {

@@ -42,7 +42,7 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
     let Options { evaluations, without_redis, clients, at_most_ms } = *options;
     let host_python = Python::find()?;
     let fleet = Fleet::start(common).await?;
-    let host = Host::look(fleet.dir(), &host_python).storing_in(fleet.durability()?);
+    let host = Host::look(fleet.dir(), &host_python, fleet.durability()?);
     let mut report = Report::new("status", host);
     report.setting("roles", "2 api, 1 worker, 1 dispatcher, apart");
     report.setting("evaluations", format!("{evaluations}, then {without_redis} without Redis"));

@@ -10,12 +10,13 @@ use std::time::Instant;
 
 use anyhow::bail;
 use clap::Args;
-use hood_testkit::{Postgres, PostgresOptions};
+use hood_testkit::Postgres;
 
 use crate::cli::Common;
 use crate::figures::{Report, Samples};
 use crate::host::Host;
 use crate::python::Python;
+use crate::server::start_postgres;
 use ours::{Life, Ours};
 use peer::Peer;
 
@@ -157,7 +158,7 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
         Some(parent) => tempfile::tempdir_in(parent),
         None => tempfile::tempdir(),
     }?;
-    let mut report = Report::new("store", Host::look(dir.path(), &Python::find()?));
+    let mut report = Report::new("store", Host::look(dir.path(), &Python::find()?, "databases as below"));
     // Ends when this function does.
     let server = start(options)?;
     let mut queues = open(options, (dir.path(), server.as_ref())).await?;
@@ -177,11 +178,7 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
 }
 
 fn start(options: &Options) -> anyhow::Result<Option<Postgres>> {
-    match (&options.postgres[..], hood_testkit::missing()) {
-        ([], Some(missing)) => bail!("there is no PostgreSQL to measure: {missing}"),
-        ([], None) => Ok(Some(Postgres::start(PostgresOptions { fsync: true })?)),
-        _ => Ok(None),
-    }
+    options.postgres.is_empty().then(start_postgres).transpose()
 }
 
 async fn open(options: &Options, (dir, server): (&Path, Option<&Postgres>)) -> anyhow::Result<Vec<Queue>> {

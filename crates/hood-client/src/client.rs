@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hood_wire::api::{
     Batch, BatchCreated, BatchSubmission, CancelRequest, DeadList, Environment, EnvironmentList, Evaluation,
-    EvaluationList, EventList, QueueStatus, RequeueReport, RequeueRequest, Submission, Version,
+    EvaluationList, EventList, HealthDetail, QueueStatus, RequeueReport, RequeueRequest, Submission, Version,
 };
 use reqwest::{Method, StatusCode, Url};
 
@@ -216,6 +216,10 @@ impl Client {
 
     pub async fn queue(&self) -> Result<QueueStatus, Error> {
         self.document(&Call::get(&["v1", "queue"])).await
+    }
+
+    pub async fn health_detail(&self) -> Result<HealthDetail, Error> {
+        self.document(&Call::get(&["health", "detailed"])).await
     }
 
     pub async fn version(&self) -> Result<Version, Error> {

@@ -69,6 +69,8 @@ pub struct HealthDetail {
     /// The worker's last report of its places; null if there was none.
     pub capacity: Option<CapacityStatus>,
     pub storage: StorageStatus,
+    /// The settings that decide what a commit outlives, by name, as the database itself reports them.
+    pub durability: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -73,5 +73,6 @@ pub(crate) async fn detailed(
             limit_bytes: storage.limit_bytes,
             reserve_bytes: storage.reserve_bytes,
         },
+        durability: state.store().durability().await?.into_iter().collect(),
     }))
 }

@@ -37,6 +37,11 @@ async fn health_in_detail_explains_itself() {
     assert_eq!(health["queue"]["states"]["queued"], 1);
     assert_eq!((&health["capacity"]["places"], &health["last_finished_age_ms"]), (&json!(2), &json!(null)));
     assert!(health["storage"]["limit_bytes"].as_u64().expect("a number") > 0);
+    assert_eq!(
+        health["durability"],
+        json!({"journal_mode": "wal", "synchronous": "2"}),
+        "flushed at each commit"
+    );
 }
 
 #[tokio::test]
