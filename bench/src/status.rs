@@ -1,20 +1,20 @@
 //! From a transition to its event at a client, through two replicas of the API: what is submitted to one
 //! is followed at the other. One machine, one clock.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use futures::future::try_join_all;
 use hood_client::Client;
-use hood_wire::api::{Event, Verdict};
+use hood_wire::api::Event;
 
 use crate::cli::Common;
 use crate::figures::{Report, Samples};
 use crate::fleet::Fleet;
 use crate::host::Host;
 use crate::python::Python;
-use crate::server::{WAIT, ending, python};
+use crate::server::python;
 
 /// So long it runs that whoever follows is there before it ends.
 const PROGRAM: &str = "import time; time.sleep(0.2)";
@@ -50,7 +50,6 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
     let with = follow_all(&fleet, evaluations, clients).await?;
     report.spread("transition → the client's event", &with);
     report.figure("transition → the client's event, most", with.percentile(100), "ms");
-    one_at_a_time(&fleet, evaluations, &mut report).await?;
     fleet.redis.kill9().context("kill Redis")?;
     tokio::time::sleep(OUTAGE_NOTICED).await;
     let without = follow_all(&fleet, without_redis, clients).await?;
@@ -63,28 +62,6 @@ pub(crate) async fn run(options: &Options, common: &Common) -> anyhow::Result<Re
         report.fail(format!("the 99th percentile is above {most} ms"));
     }
     Ok(report)
-}
-
-/// What the way through the roles costs a program that does next to nothing.
-async fn one_at_a_time(fleet: &Fleet, evaluations: u32, report: &mut Report) -> anyhow::Result<()> {
-    let (mut whole, mut queued, mut provisioning, mut running) =
-        <(Samples, Samples, Samples, Samples)>::default();
-    for _ in 0..evaluations {
-        let started = Instant::now();
-        let ended = fleet.replicas[0].submit(&python("print(1)\n"), Some(WAIT)).await?.evaluation;
-        whole.add(started.elapsed());
-        if ended.verdict != Some(Verdict::Succeeded) {
-            report.fail(ending(&ended));
-        }
-        queued.add_ms(ended.timings.queued_ms);
-        provisioning.add_ms(ended.timings.provisioning_ms);
-        running.add_ms(ended.timings.running_ms);
-    }
-    report.spread("one at a time, submit → terminal, at the client", &whole);
-    report.spread("one at a time, timings.queued_ms", &queued);
-    report.spread("one at a time, timings.provisioning_ms", &provisioning);
-    report.spread("one at a time, timings.running_ms", &running);
-    Ok(())
 }
 
 async fn follow_all(fleet: &Fleet, evaluations: u32, clients: u32) -> anyhow::Result<Samples> {

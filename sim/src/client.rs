@@ -131,6 +131,7 @@ impl Client {
             labels: BTreeMap::new(),
             callback: None,
             request: to_json(&accepted),
+            input: None,
         }
     }
 

@@ -153,5 +153,6 @@ fn evaluation(number: u64) -> NewEvaluation {
         labels: BTreeMap::from([("suite".to_owned(), "bench".to_owned())]),
         callback: None,
         request: "r".repeat(REQUEST_BYTES),
+        input: None,
     }
 }

@@ -19,7 +19,9 @@ pub use event::event_views;
 pub use outcome::{
     build_document, decision_document, degraded_to_wire, evidence_of, stream_document, usage_to_wire,
 };
-pub use view::{Heads, StreamHead, ViewError, batch_view, evaluation_view, summary_view};
+pub use view::{
+    AcceptedSummary, Heads, RiskOnly, StreamHead, ViewError, batch_view, evaluation_view, summary_view,
+};
 
 /// A document as the store keeps it. Documents are text, numbers and lists: serialising one cannot
 /// fail.
@@ -48,6 +50,18 @@ pub struct AcceptedDocument {
     /// The W3C trace context that the submission came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+}
+
+impl AcceptedDocument {
+    /// What is shown of it, where the whole is kept elsewhere.
+    pub fn outline(&self) -> AcceptedSummary {
+        AcceptedSummary {
+            submission: RiskOnly { risk_level: self.submission.risk_level },
+            limits: self.limits,
+            grace_ms: self.grace_ms,
+            build: self.build,
+        }
+    }
 }
 
 /// What came of it, written in the transaction that ends it.

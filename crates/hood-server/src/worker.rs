@@ -7,6 +7,7 @@ mod dice;
 mod evidence;
 mod leases;
 mod means;
+mod request;
 
 use std::sync::Arc;
 use std::time::Duration;

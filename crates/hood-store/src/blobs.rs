@@ -72,6 +72,11 @@ impl Blobs {
         Ok(Self { store, files: files.map(Arc::new), used_bytes: Arc::new(AtomicU64::new(used)) })
     }
 
+    /// Whether they take of this machine's disk.
+    pub(crate) const fn are_files(&self) -> bool {
+        self.files.is_some()
+    }
+
     /// Bytes that blobs take of this machine's disk: none where they are in a bucket.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
@@ -88,12 +93,17 @@ impl Blobs {
 
     /// Durable when it returns.
     pub async fn put(&self, name: String, bytes: Bytes) -> Result<Blob, BlobError> {
-        let digest = Digest::of(&bytes);
-        let size = bytes.len() as u64;
-        let path = Path::from(name.as_str());
-        self.store.put(&path, bytes.into()).await.map_err(failed("writing", &name))?;
-        self.grown(size);
-        Ok(Blob { name, bytes: size, digest })
+        let blob = Blob { name, bytes: bytes.len() as u64, digest: Digest::of(&bytes) };
+        self.put_hashed(&blob, bytes).await?;
+        Ok(blob)
+    }
+
+    /// The same for bytes that are known to be the blob's.
+    pub(crate) async fn put_hashed(&self, blob: &Blob, bytes: Bytes) -> Result<(), BlobError> {
+        let path = Path::from(blob.name.as_str());
+        self.store.put(&path, bytes.into()).await.map_err(failed("writing", &blob.name))?;
+        self.grown(blob.bytes);
+        Ok(())
     }
 
     /// Bytes of `range`, as far as the blob reaches. They are those that were written, or it is an error.

@@ -8,6 +8,7 @@ mod config;
 mod db;
 mod error;
 mod gate;
+mod inputs;
 mod keeping;
 #[cfg(feature = "memory")]
 pub mod memory;

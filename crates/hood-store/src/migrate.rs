@@ -53,6 +53,8 @@ const ALL: &[Migration] = &[
     on_postgres!(9, "archive_rights", "0009_archive_rights.postgres.sql", 3),
     on_postgres!(10, "vacuum", "0010_vacuum.postgres.sql", 3),
     portable!(11, "oldest", "0011_oldest.sql", 3),
+    portable!(12, "inputs", "0012_inputs.sql", 3),
+    on_postgres!(13, "input_rights", "0013_input_rights.postgres.sql", 3),
 ];
 
 /// A migration that is still to be applied, or was just now.

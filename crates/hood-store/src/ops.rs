@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod commit;
 pub(crate) mod deliver;
 pub(crate) mod depth;
+pub(crate) mod inputs;
 pub(crate) mod lease;
 pub(crate) mod output;
 #[cfg(test)]

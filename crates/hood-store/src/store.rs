@@ -14,22 +14,19 @@ use tokio::task::JoinHandle;
 use crate::blobs::Blobs;
 use crate::config::StoreConfig;
 use crate::db::{self, Connection, DatabaseUrl, Look, Reader, Readers};
-use crate::error::{CommitError, FindError, OpenError, StoreError, SubmitError};
+use crate::error::{CommitError, FindError, OpenError, StoreError};
 use crate::gate::Gate;
 use crate::migrate;
 use crate::model::{
-    Accepted, Backlog, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Delivery,
-    DeliveryBacklog, DeliveryId, DeliveryRecord, DeliveryState, Filter, Idempotency, Key, Lapsed, Lease,
-    Lives, NewKey, NewSubmission, OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Requeued,
-    Settled, Span, Storage, Tenure,
+    Backlog, BatchRecord, Cancel, CancelWish, CapacityRecord, Claimed, Commit, Delete, Delivery,
+    DeliveryBacklog, DeliveryId, DeliveryRecord, DeliveryState, Filter, Key, Lapsed, Lease, Lives, NewKey,
+    OutputSlice, Page, QueueRecord, Record, RecordSummary, Renewed, Settled, Span, Storage, Tenure,
 };
 use crate::ops::archive;
 use crate::ops::client::{Count, Durability, Expire, Forget, InsertKey, PutCapacity, RequestCancel};
 use crate::ops::commit::Write;
 use crate::ops::deliver::{ClaimDeliveries, Redeliver, SettleDelivery};
 use crate::ops::lease::{Claim, Reclaim, Renew};
-use crate::ops::requeue::Requeue;
-use crate::ops::submit::{Submit, existing};
 use crate::read;
 use crate::size::DatabaseSize;
 use crate::upkeep::{Files, Upkeep};
@@ -158,28 +155,6 @@ impl Store {
         read::has_keys(&mut self.reader().await?.connection()).await
     }
 
-    /// Accepts all of it or nothing; durable when it returns.
-    pub async fn submit(
-        &self,
-        tenant: &Tenant,
-        now: Timestamp,
-        submission: NewSubmission,
-    ) -> Result<Accepted, SubmitError> {
-        let config = self.inner.config.clone();
-        self.writer()?.run_together(Submit { tenant: tenant.clone(), now, submission, config }).await
-    }
-
-    /// Gives one that infrastructure failed another life, under the id `new`.
-    pub async fn requeue(
-        &self,
-        tenant: &Tenant,
-        (old, new): (EvaluationId, EvaluationId),
-        now: Timestamp,
-    ) -> Result<Requeued, SubmitError> {
-        let config = self.inner.config.clone();
-        self.writer()?.run(Requeue { tenant: tenant.clone(), now, old, new, config }).await
-    }
-
     pub async fn lives(&self, tenant: &Tenant, id: EvaluationId) -> Result<Lives, StoreError> {
         read::lives(&mut self.reader().await?.connection(), tenant, id).await
     }
@@ -216,17 +191,6 @@ impl Store {
             page.items.retain(|one| states.is_empty() || states.contains(&one.state));
         }
         Ok(page)
-    }
-
-    /// What an idempotency key stands for already: what was accepted stays accepted, though it would
-    /// be refused today.
-    pub async fn find_submission(
-        &self,
-        tenant: &Tenant,
-        idempotency: &Idempotency,
-    ) -> Result<Option<Accepted>, SubmitError> {
-        let mut look = self.look().await?;
-        existing(&mut look.connection(), tenant, idempotency).await
     }
 
     /// Begins the next attempt of up to `limit` evaluations that are queued and due.
@@ -411,6 +375,10 @@ impl Store {
     /// Where large things are kept.
     pub fn blobs(&self) -> &Blobs {
         &self.inner.blobs
+    }
+
+    pub(crate) fn config(&self) -> &StoreConfig {
+        &self.inner.config
     }
 
     pub(crate) fn writer(&self) -> Result<Writer, StoreError> {

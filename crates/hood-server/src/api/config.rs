@@ -19,6 +19,8 @@ pub struct ApiConfig {
     pub hosts: HostPolicy,
     /// The store's bound on queued evaluations, shown by `GET /v1/queue`.
     pub queue_max: u64,
+    /// The longest request that is kept in the database, in bytes; what is longer is kept as a blob.
+    pub request_bytes_in_rows_max: usize,
     /// Whether an environment may be built because a submission names it.
     pub builds: Builds,
     /// Where webhooks may go.
@@ -67,6 +69,7 @@ impl ApiConfig {
             policy: config.sandbox.policy.into(),
             hosts: HostPolicy::new(address, &config.server.allowed_hosts),
             queue_max: config.store.queue_max,
+            request_bytes_in_rows_max: config.blobs.inputs_above(),
             builds: config.environments.build,
             webhooks: config.webhooks.rules(),
             limits,

@@ -141,6 +141,14 @@ impl From<StoreError> for ApiError {
                 ..Self::new(ErrorCode::StoreAway, detail).retry_soon()
             };
         }
+        if matches!(&error, StoreError::Blob(error) if error.is_away()) {
+            let detail = "the blob store, which long output and large submissions are kept in, cannot be used at \
+                 the moment; it is tried again and again";
+            return Self {
+                cause: Some(std::sync::Arc::new(error)),
+                ..Self::new(ErrorCode::BlobsAway, detail).retry_soon()
+            };
+        }
         Self::internal(error)
     }
 }

@@ -11,6 +11,7 @@ use super::admission::Admitted;
 use super::error::ApiError;
 use super::guard::Caller;
 use super::state::ApiState;
+use crate::document::to_json;
 use crate::telemetry::metrics::{SubmissionOutcome, record_submissions};
 use crate::telemetry::traces::is_traceparent;
 
@@ -75,19 +76,26 @@ pub(crate) fn ids(count: usize, now: Timestamp) -> Vec<EvaluationId> {
     ids
 }
 
+/// What is longer than `in_rows_max` bytes as a document is kept apart from what is shown of it.
 pub(crate) fn new_evaluation(
     id: EvaluationId,
     mut admitted: Admitted,
-    headers: &SubmissionHeaders,
+    (headers, in_rows_max): (&SubmissionHeaders, usize),
 ) -> Result<NewEvaluation, ApiError> {
     admitted.document.traceparent.clone_from(&headers.traceparent);
+    let whole = serde_json::to_string(&admitted.document).map_err(ApiError::internal)?;
+    let (request, input) = match whole.len() {
+        large if large > in_rows_max => (to_json(&admitted.document.outline()), Some(whole)),
+        _ => (whole, None),
+    };
     Ok(NewEvaluation {
         id,
         environment: admitted.document.environment.clone(),
         priority: admitted.document.priority,
         labels: admitted.labels,
         callback: admitted.document.submission.callback_url.clone(),
-        request: serde_json::to_string(&admitted.document).map_err(ApiError::internal)?,
+        request,
+        input,
     })
 }
 

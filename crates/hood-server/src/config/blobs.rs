@@ -16,9 +16,18 @@ pub struct Blobs {
     pub region: String,
     pub access_key_id: Secret,
     pub secret_access_key: Secret,
+    pub inputs_above_bytes: u64,
 }
 
 impl Blobs {
+    /// The longest request that is kept in the database.
+    pub fn inputs_above(&self) -> usize {
+        match self.inputs_above_bytes {
+            0 => usize::MAX,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        }
+    }
+
     /// Whether other machines reach them.
     pub const fn are_shared(&self) -> bool {
         !self.url.is_empty()

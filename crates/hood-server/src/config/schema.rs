@@ -129,6 +129,7 @@ pub const KEYS: &[Key] = &[
     key("blobs.region", Kind::Text),
     key("blobs.access_key_id", Kind::Secret),
     key("blobs.secret_access_key", Kind::Secret),
+    count("blobs.inputs_above_bytes", 0, LARGEST),
     key("bus.url", Kind::Url(&["redis", "rediss"])),
     key("bus.ca", Kind::OptionalPath),
     key("bus.prefix", Kind::Text),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hood_core::{State, Timestamp};
 use hood_store::{AttemptRecord, BatchRecord, Record, RecordSummary};
 use hood_wire::api;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ResultDocument, StreamDocument, rfc3339, state_to_wire, verdict_to_wire};
 
@@ -20,20 +20,22 @@ pub struct ViewError {
 }
 
 /// The little of an accepted document that the resource shows: code and files, which may be
-/// megabytes, are skipped and not copied.
-#[derive(Debug, Deserialize)]
-struct AcceptedSummary {
-    submission: RiskOnly,
-    limits: api::Limits,
-    grace_ms: u64,
-    #[serde(default)]
-    build: Option<api::Limits>,
+/// megabytes, are skipped and not copied. Of a document that is kept as a blob it is what the database
+/// has in its place: no [`super::AcceptedDocument`] can be read from it, so that nobody who does not
+/// know of blobs takes it for a program without code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AcceptedSummary {
+    pub submission: RiskOnly,
+    pub limits: api::Limits,
+    pub grace_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<api::Limits>,
 }
 
-#[derive(Debug, Deserialize)]
-struct RiskOnly {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RiskOnly {
     #[serde(default)]
-    risk_level: api::RiskLevel,
+    pub risk_level: api::RiskLevel,
 }
 
 /// The beginning of a stream as the store has it, made safe to show.

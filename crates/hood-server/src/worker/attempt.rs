@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::evidence;
 use super::leases::{Held, Told};
-use super::{Means, Shared};
+use super::{Means, Shared, request};
 use crate::document::{self, AcceptedDocument, Moments, ResultDocument, decision_document};
 use crate::telemetry::metrics::{
     record_attempt, record_committed, record_finished, record_lease_lost, record_lost, record_retry,
@@ -51,11 +51,13 @@ enum Stop {
     Refused(CommitError),
 }
 
-pub(super) async fn run(shared: &Shared, claimed: Claimed, held: Held, entry: Entry) {
+pub(super) async fn run(shared: &Shared, mut claimed: Claimed, held: Held, entry: Entry) {
     let key = AttemptKey { evaluation: claimed.lease.evaluation, attempt: claimed.lease.attempt };
-    let accepted = Attempt::read(&claimed.request);
+    let begun_at = shared.means.clock.now();
+    let request = request::read(&shared.means, &mut claimed, &held).await;
+    let accepted = request.and_then(|request| Attempt::read(&request));
     let parent = accepted.as_ref().ok().and_then(|accepted| accepted.traceparent.clone());
-    let trace = traced(&claimed, entry, parent.as_deref(), shared.means.clock.now());
+    let trace = traced(&claimed, entry, parent.as_deref(), begun_at);
     let traceparent = trace.traceparent().or(parent);
     let span = tracing::info_span!(
         "attempt",
@@ -92,7 +94,7 @@ async fn see_through(mut attempt: Attempt<'_>, accepted: Result<Accepted, String
     }
     let mut ended = match accepted {
         Ok(accepted) => attempt.go(&accepted, entry).await,
-        Err(reason) => attempt.lose(&Lost::ours(reason)).await,
+        Err(reason) => attempt.lose_unread(reason, entry).await,
     };
     if let Err(Stop::Refused(error)) = ended {
         shared.means.dispatch.cancel(key, Duration::ZERO);
@@ -182,6 +184,19 @@ impl Attempt<'_> {
             Entry::Fresh => self.begin(accepted).await,
             Entry::TakenOver => self.take_over(accepted).await,
         }
+    }
+
+    /// Nobody knows what it is to do.
+    async fn lose_unread(&mut self, reason: String, entry: Entry) -> Result<(), Stop> {
+        self.check_lease()?;
+        if entry == Entry::TakenOver {
+            // Whatever place it has runs for nobody.
+            self.shared.means.dispatch.cancel(self.key, Duration::ZERO);
+        }
+        if matches!(self.evaluation, AnyEvaluation::Provisioning(_)) && self.told().cancel.is_some() {
+            return self.cancel_early().await;
+        }
+        self.lose(&Lost::ours(reason)).await
     }
 
     async fn begin(&mut self, accepted: &Accepted) -> Result<(), Stop> {
@@ -519,13 +534,13 @@ impl Attempt<'_> {
 
 /// Completes once a cancel was asked for or the lease is gone; never for a worker that is going away
 /// itself.
-async fn stopped(told: &mut tokio::sync::watch::Receiver<Told>) {
+pub(super) async fn stopped(told: &mut tokio::sync::watch::Receiver<Told>) {
     if told.wait_for(|told| told.cancel.is_some() || told.lost).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-async fn lease_lost(told: &mut tokio::sync::watch::Receiver<Told>) {
+pub(super) async fn lease_lost(told: &mut tokio::sync::watch::Receiver<Told>) {
     if told.wait_for(|told| told.lost).await.is_err() {
         std::future::pending::<()>().await;
     }

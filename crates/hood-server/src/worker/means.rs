@@ -53,6 +53,9 @@ pub trait Ledger: Send + Sync + fmt::Debug {
         result: &'a str,
     ) -> BoxFuture<'a, Result<u64, StoreError>>;
 
+    /// All that was asked for, from the blob of this name.
+    fn input<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, StoreError>>;
+
     /// A hint that something was queued after this call.
     fn work(&self) -> BoxFuture<'static, ()>;
 
@@ -99,6 +102,10 @@ impl Ledger for Store {
         result: &'a str,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Self::expire_queued(self, older_than, now, limit, result).boxed()
+    }
+
+    fn input<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, StoreError>> {
+        Self::input(self, name).boxed()
     }
 
     fn work(&self) -> BoxFuture<'static, ()> {

@@ -91,6 +91,7 @@ impl Scene {
             labels: Default::default(),
             callback: None,
             request: document::to_json(&accepted),
+            input: None,
         };
         let submission = NewSubmission { batch: None, evaluations: vec![evaluation], idempotency: None };
         let now = self.means.clock.now();

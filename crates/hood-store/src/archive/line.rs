@@ -51,6 +51,9 @@ pub(crate) struct Line {
     losses: LossesLine,
     /// The documents as the database had them.
     request: String,
+    /// The blob of its own that all that was asked for is in, where `request` is what is shown of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_blob: Option<String>,
     result: Option<String>,
     events: Vec<EventLine>,
     attempts: Vec<AttemptLine>,
@@ -142,8 +145,8 @@ async fn asked(
     (tenant, id): (&Tenant, EvaluationId),
     line: &mut Line,
 ) -> Result<(), StoreError> {
-    const SQL: &str =
-        "SELECT idempotency_key, position, callback FROM evaluations WHERE tenant = $1 AND id = $2";
+    const SQL: &str = "SELECT e.idempotency_key, e.position, e.callback, r.blob FROM evaluations e \
+         JOIN requests r ON r.tenant = e.tenant AND r.evaluation = e.id WHERE e.tenant = $1 AND e.id = $2";
     let row = query(SQL)
         .bind(tenant.as_str())
         .bind(id.as_uuid())
@@ -153,6 +156,7 @@ async fn asked(
     line.idempotency_key = get(&row, "idempotency_key")?;
     line.position = get(&row, "position")?;
     line.callback = get(&row, "callback")?;
+    line.request_blob = get(&row, "blob")?;
     Ok(())
 }
 
@@ -205,6 +209,7 @@ impl Line {
                 .map(|CancelIntent { grace_ms }| CancelLine { grace_ms }),
             losses: LossesLine { infrastructure, own_death, suspect },
             request,
+            request_blob: None,
             result: summary.result,
             events: events.iter().map(EventLine::of).collect(),
             attempts,

@@ -51,6 +51,7 @@ async fn ended(store: &Store, count: usize, callback: Option<&str>) -> Vec<Evalu
             labels: [("n".to_owned(), i.to_string())].into(),
             callback: callback.map(str::to_owned),
             request: format!("{{\"n\":{i}}}"),
+            input: None,
         };
         ids.push(new.id);
         let submission = NewSubmission { batch: None, evaluations: vec![new], idempotency: None };
@@ -253,7 +254,7 @@ const KEPT: &[(&str, &[&str])] = &[
             "callback",
         ],
     ),
-    ("requests", &["document"]),
+    ("requests", &["document", "blob"]),
     ("results", &["document"]),
     ("labels", &[]),
     ("events", &["number", "kind", "occurred_at", "attempt", "not_before", "verdict"]),

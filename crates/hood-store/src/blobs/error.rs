@@ -38,6 +38,11 @@ pub(crate) fn failed(doing: &'static str, name: &str) -> impl Fn(object_store::E
 }
 
 impl BlobError {
+    /// Nothing is wrong but that the blob store does not do it now.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Store { .. } | Self::Slow { .. }) && !self.is_disk_full()
+    }
+
     /// The disk beneath the blobs is full.
     pub(crate) fn is_disk_full(&self) -> bool {
         let mut source = std::error::Error::source(self);

@@ -97,7 +97,8 @@ fn take((tenant, id): &Name, row: &mut Row, tenure: &Tenure, epoch: u64) -> Clai
     Claimed {
         lease,
         evaluation: row.evaluation,
-        request: row.request.clone(),
+        request: row.input.as_ref().unwrap_or(&row.request).clone(),
+        input: None,
         cancel: row.cancel,
         created_at: row.created_at,
     }

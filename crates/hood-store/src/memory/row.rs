@@ -34,6 +34,8 @@ pub(super) struct Row {
     /// When it was asked for first, and with which grace.
     pub(super) cancel: Option<CancelIntent>,
     pub(super) request: String,
+    /// All that was asked for, where `request` is what is shown of it.
+    pub(super) input: Option<String>,
     pub(super) result: Option<String>,
     pub(super) events: Vec<Event>,
     pub(super) attempts: Vec<Attempt>,
@@ -115,6 +117,7 @@ impl Row {
             lease: Held::default(),
             cancel: None,
             request: new.request.clone(),
+            input: new.input.clone(),
             result: None,
             events: vec![*step.transition.event()],
             attempts: Vec::new(),

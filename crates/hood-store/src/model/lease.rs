@@ -30,7 +30,10 @@ pub struct CancelIntent {
 pub struct Claimed {
     pub lease: Lease,
     pub evaluation: AnyEvaluation,
+    /// What was asked for, unless there is an `input`.
     pub request: String,
+    /// The blob that all that was asked for is to be read from.
+    pub input: Option<String>,
     pub cancel: Option<CancelIntent>,
     pub created_at: Timestamp,
 }

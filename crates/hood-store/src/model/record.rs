@@ -35,6 +35,7 @@ pub struct RecordSummary {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub summary: RecordSummary,
+    /// What was asked for; of what was too large for the database, what is to be shown of it.
     pub request: String,
     /// Oldest first.
     pub attempts: Vec<AttemptRecord>,

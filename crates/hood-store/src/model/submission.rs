@@ -40,7 +40,10 @@ pub struct NewEvaluation {
     pub labels: BTreeMap<String, String>,
     /// A URL that is told of its end.
     pub callback: Option<String>,
+    /// What was asked for; of one that has an `input`, what is shown of it.
     pub request: String,
+    /// All that was asked for, where that is too large for the database: it is kept as a blob.
+    pub input: Option<String>,
 }
 
 /// What is accepted as a whole or not at all.

@@ -39,7 +39,7 @@ macro_rules! locked {
 macro_rules! with_request {
     ($order:literal) => {
         concat!(
-            ") SELECT c.*, r.document FROM c \
+            ") SELECT c.*, r.document, r.blob FROM c \
              JOIN requests r ON r.tenant = c.tenant AND r.evaluation = c.id ORDER BY ",
             $order
         )
@@ -136,7 +136,7 @@ impl Claim {
     fn taken(
         &self,
         row: &Row,
-        requests: &mut HashMap<EvaluationId, String>,
+        requests: &mut HashMap<EvaluationId, Asked>,
     ) -> Result<(Claimed, u8, Transition), StoreError> {
         let after = history(row)?;
         let before = History {
@@ -159,10 +159,11 @@ impl Claim {
             attempt: after.attempts,
             expires_at: self.tenure.until(),
         };
+        let asked = requests.remove(&lease.evaluation);
+        let (request, input) = asked.ok_or_else(|| corrupt("claimed, and without a request"))?;
         let claimed = Claimed {
-            request: requests
-                .remove(&lease.evaluation)
-                .ok_or_else(|| corrupt("claimed, and without a request"))?,
+            request,
+            input,
             evaluation: AnyEvaluation::Provisioning(step.evaluation),
             cancel: cancel(row)?,
             created_at: moment(row, "created_at")?,
@@ -176,23 +177,28 @@ fn told<'a>(lease: &'a Lease, begun: &'a Transition) -> Told<'a> {
     (&lease.tenant, lease.evaluation, begun.event())
 }
 
-/// What was asked for.
+/// What was asked for, or the blob that it is in.
+type Asked = (String, Option<String>);
+
 async fn requests(
     db: &mut Connection<'_>,
     taken: &[Row],
-) -> Result<HashMap<EvaluationId, String>, StoreError> {
+) -> Result<HashMap<EvaluationId, Asked>, StoreError> {
     let mut rows = Rows::of(REQUESTS.0, REQUESTS.1);
     for row in taken {
         rows.push(row![get::<String>(row, "tenant")?, get::<Uuid>(row, "id")?]);
     }
     let requests = rows.fetch_all(db).await.map_err(failed("reading requests"))?;
-    let request = |row: &Row| Ok((EvaluationId::from_uuid(get(row, "evaluation")?), get(row, "document")?));
+    let request = |row: &Row| {
+        let id = EvaluationId::from_uuid(get(row, "evaluation")?);
+        Ok((id, (get(row, "document")?, get(row, "blob")?)))
+    };
     requests.iter().map(request).collect()
 }
 
 pub(super) const REQUESTS: (&str, &str) = (
     "WITH v (tenant, evaluation) AS (VALUES",
-    ") SELECT r.evaluation, r.document FROM v CROSS JOIN requests r \
+    ") SELECT r.evaluation, r.document, r.blob FROM v CROSS JOIN requests r \
      WHERE r.tenant = v.tenant AND r.evaluation = v.evaluation",
 );
 
@@ -210,6 +216,7 @@ fn claimed(row: &Row, lease: Lease, evaluation: AnyEvaluation) -> Result<Claimed
     Ok(Claimed {
         evaluation,
         request: get(row, "document")?,
+        input: get(row, "blob")?,
         cancel: cancel(row)?,
         created_at: moment(row, "created_at")?,
         lease,

@@ -7,10 +7,11 @@ use hood_core::lifecycle::{Evaluation, Queued};
 use hood_core::{EvaluationId, State, Tenant, Timestamp, Verdict};
 
 use super::archive;
+use super::inputs;
 use super::submit::{ROWS_BYTES, check_room, keep_labels};
 use super::write_event;
 use crate::config::StoreConfig;
-use crate::db::{Connection, Row, query};
+use crate::db::{Connection, Row, Value, query};
 use crate::error::{StoreError, SubmitError};
 use crate::model::Requeued;
 use crate::rows::{corrupt, get, number, priority, verdict};
@@ -24,6 +25,8 @@ pub(crate) struct Requeue {
     pub(crate) old: EvaluationId,
     /// The id that it is to have.
     pub(crate) new: EvaluationId,
+    /// The blob that its whole request was copied into, where the old one's is in one.
+    pub(crate) input: Option<String>,
     pub(crate) config: StoreConfig,
 }
 
@@ -41,6 +44,11 @@ impl Operation for Requeue {
         if verdict(&row)? != Some(Verdict::InfrastructureError) {
             return Ok(Requeued::NotDead);
         }
+        if get::<Option<String>>(&row, "blob")?.is_some() != self.input.is_some() {
+            // It had not ended yet when its request was looked for, or had another life already.
+            let again = again(db, &self.tenant, self.old).await?;
+            return Ok(again.map_or(Requeued::NotDead, Requeued::Already));
+        }
         if !self.take(db).await? {
             let again = again(db, &self.tenant, self.old).await?;
             return Ok(again.map_or(Requeued::NotFound, Requeued::Already));
@@ -53,6 +61,8 @@ impl Operation for Requeue {
             self.give_back(db).await?;
             return Ok(self.gone(db).await?);
         }
+        let kept: Vec<&String> = self.input.iter().collect();
+        inputs::keep(db, &kept).await?;
         keep_labels(db, (&self.tenant, self.new), &labels).await?;
         let step = Evaluation::<Queued>::submit(self.now);
         write_event(db, (&self.tenant, self.new), step.transition.event()).await?;
@@ -66,7 +76,7 @@ impl Operation for Requeue {
 
 impl Requeue {
     async fn find(&self, db: &mut Connection<'_>) -> Result<Option<Row>, StoreError> {
-        const SQL: &str = "SELECT e.verdict, e.priority, e.labels, CAST(LENGTH(r.document) AS BIGINT) AS bytes \
+        const SQL: &str = "SELECT e.verdict, e.priority, e.labels, CAST(LENGTH(r.document) AS BIGINT) AS bytes, r.blob \
              FROM evaluations e JOIN requests r ON r.tenant = e.tenant AND r.evaluation = e.id \
              WHERE e.tenant = $1 AND e.id = $2";
         let found = query(SQL).bind(self.tenant.as_str()).bind(self.old.as_uuid()).fetch_optional(db).await;
@@ -121,15 +131,17 @@ impl Requeue {
              losses_own_death, losses_suspect, lease_token, lease_epoch) \
              SELECT tenant, $3, 'queued', priority, environment, labels, callback, 0, $4, $4, 1, 1, 0, 0, 0, 0, 0, 0 \
              FROM evaluations WHERE tenant = $1 AND id = $2";
-        const REQUEST: &str = "INSERT INTO requests (tenant, evaluation, document) \
-             SELECT tenant, $3, document FROM requests WHERE tenant = $1 AND evaluation = $2";
-        for (sql, now) in [(REQUEST, None), (ROW, Some(self.now.as_micros()))] {
-            let mut copy =
-                query(sql).bind(self.tenant.as_str()).bind(self.old.as_uuid()).bind(self.new.as_uuid());
-            if let Some(now) = now {
-                copy = copy.bind(now);
-            }
-            let copied = copy.execute(&mut *db).await.map_err(failed("requeueing an evaluation"))?;
+        const REQUEST: &str = "INSERT INTO requests (tenant, evaluation, document, blob) \
+             SELECT tenant, $3, document, $4 FROM requests WHERE tenant = $1 AND evaluation = $2";
+        let (blob, now) = (Value::from(self.input.as_ref()), Value::from(self.now.as_micros()));
+        for (sql, fourth) in [(REQUEST, blob), (ROW, now)] {
+            let copy = query(sql).bind(self.tenant.as_str()).bind(self.old.as_uuid());
+            let copied = copy
+                .bind(self.new.as_uuid())
+                .bind(fourth)
+                .execute(&mut *db)
+                .await
+                .map_err(failed("requeueing an evaluation"))?;
             if copied != 1 {
                 return Ok(false);
             }

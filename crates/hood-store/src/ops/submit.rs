@@ -1,12 +1,12 @@
 //! Accepting: one evaluation, or a whole batch, or nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hood_core::lifecycle::{Evaluation, Queued};
 use hood_core::{BatchId, EvaluationId, State, Tenant, Timestamp};
 use uuid::Uuid;
 
-use super::write_events;
+use super::{inputs, write_events};
 use crate::config::StoreConfig;
 use crate::db::{Connection, Row, Rows, query, row};
 use crate::error::{StoreError, SubmitError};
@@ -24,6 +24,8 @@ pub(crate) struct Submit {
     pub(crate) tenant: Tenant,
     pub(crate) now: Timestamp,
     pub(crate) submission: NewSubmission,
+    /// The blobs that whole requests are in, which are durable.
+    pub(crate) inputs: HashMap<EvaluationId, String>,
     pub(crate) config: StoreConfig,
 }
 
@@ -180,10 +182,10 @@ async fn insert(db: &mut Connection<'_>, accepted: &[&Submit]) -> Result<(), Sto
          losses_own_death, losses_suspect, lease_token, lease_epoch, callback) VALUES",
         "",
     );
-    let mut requests = Rows::of("INSERT INTO requests (tenant, evaluation, document) VALUES", "");
+    let mut requests = Rows::of("INSERT INTO requests (tenant, evaluation, document, blob) VALUES", "");
     let mut labels = Rows::of(LABELS, "");
-    let mut steps = Vec::new();
-    for Submit { tenant, now, submission, .. } in accepted {
+    let (mut steps, mut kept) = (Vec::new(), Vec::new());
+    for Submit { tenant, now, submission, inputs, .. } in accepted {
         let step = Evaluation::<Queued>::submit(*now);
         let key = submission.idempotency.as_ref().map(|idempotency| idempotency.key.as_str());
         let (batch, now, zero) = (submission.batch.map(BatchId::as_uuid), now.as_micros(), 0);
@@ -212,15 +214,17 @@ async fn insert(db: &mut Connection<'_>, accepted: &[&Submit]) -> Result<(), Sto
                 zero,
                 &new.callback
             ]);
-            requests.push(row![tenant, id, &new.request]);
+            requests.push(row![tenant, id, &new.request, inputs.get(&new.id)]);
             for (name, value) in &new.labels {
                 labels.push(row![tenant, name, value, id]);
             }
         }
         steps.push((tenant, &submission.evaluations, step));
+        kept.extend(inputs.values());
     }
     rows.execute(db).await.map_err(failed("accepting evaluations"))?;
     requests.execute(db).await.map_err(failed("keeping requests"))?;
+    inputs::keep(db, &kept).await?;
     labels.execute(db).await.map_err(failed("keeping labels"))?;
     let mut events = Vec::new();
     for (tenant, evaluations, step) in &steps {

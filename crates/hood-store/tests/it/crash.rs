@@ -11,7 +11,10 @@ use futures::TryStreamExt as _;
 use hood_core::lifecycle::AnyEvaluation;
 use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, RetryPolicy, Timestamp, Verdict};
-use hood_store::{Claimed, Commit, FindError, Lapsed, ORPHAN_AGE, Store, StoreConfig};
+use hood_store::{
+    Claimed, Commit, Filter, FindError, Lapsed, ORPHAN_AGE, Store, StoreConfig, StoreError, SubmitError,
+    WRITING_MAX,
+};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
@@ -41,6 +44,17 @@ fn is_long(id: EvaluationId) -> bool {
 /// What `id` writes.
 fn text(id: EvaluationId) -> Vec<u8> {
     format!("{id} was here\n").repeat(if is_long(id) { 2000 } else { 20 }).into_bytes()
+}
+
+/// One in so many is asked for at such length that it is kept as a blob.
+const LARGE_ONE_IN: u128 = 5;
+
+fn is_large(id: EvaluationId) -> bool {
+    id.as_uuid().as_u128().is_multiple_of(LARGE_ONE_IN)
+}
+
+fn input(id: EvaluationId) -> String {
+    format!("{id} is asked for\n").repeat(2000)
 }
 
 /// One line in one write, so that a kill leaves at most the last one incomplete.
@@ -84,10 +98,13 @@ async fn keep(store: Store) {
 async fn submit(store: Store) {
     loop {
         let id = EvaluationId::new(now(), rand::random());
-        store
-            .submit(&tenant(), now(), single(evaluation(id, rand::random::<u8>() % 4)))
-            .await
-            .expect("accepted");
+        let mut new = evaluation(id, rand::random::<u8>() % 4);
+        new.input = is_large(id).then(|| input(id));
+        match store.submit(&tenant(), now(), single(new)).await {
+            // To whoever takes every object for old, one that is being written is a dead writer's.
+            Err(SubmitError::Store(StoreError::Blob(_))) => continue,
+            accepted => accepted.expect("accepted"),
+        };
         say("accepted", id, 0);
         if rand::random_ratio(1, 8) {
             let cancel = store.request_cancel(&tenant(), id, crate::cancel::wish(now(), None)).await;
@@ -101,6 +118,10 @@ async fn submit(store: Store) {
 async fn work(store: Store, claimed: Claimed) {
     let lease = Arc::new(claimed.lease.clone());
     let id = lease.evaluation;
+    assert_eq!(claimed.input.is_some(), is_large(id));
+    if let Some(name) = &claimed.input {
+        assert!(store.input(name).await.expect("is there") == input(id), "{id}");
+    }
     say("leased", id, u64::from(lease.attempt));
     let running = match claimed.evaluation {
         AnyEvaluation::Provisioning(evaluation) => {
@@ -227,11 +248,16 @@ async fn check_places(dir: &Path) {
 /// Once the work that is left is done there are as many blobs as long outputs, and no other.
 async fn check_blobs(store: &Store, ids: impl Iterator<Item = EvaluationId>) -> usize {
     while store.move_outputs(now()).await.expect("moves") > 0 {}
-    while store.delete_blobs(now()).await.expect("deletes") > 0 {}
+    // As long after as nobody writes any more what was begun before a kill.
+    while store.delete_blobs(now().after(2 * WRITING_MAX)).await.expect("deletes") > 0 {}
     store.delete_orphans(now().after(2 * ORPHAN_AGE)).await.expect("looks");
-    let mut long = 0;
-    for id in ids.filter(|id| is_long(*id)) {
+    let (mut long, mut large) = (0, 0);
+    for id in ids {
         let Ok(record) = store.get(&tenant(), id).await else { continue };
+        large += usize::from(is_large(id));
+        if !is_long(id) {
+            continue;
+        }
         for attempt in record.attempts.iter().filter(|attempt| attempt.ended_at.is_some()) {
             let attempt = Some(attempt.number);
             let span = hood_store::Span { stream: Stream::Stdout, attempt, offset: 0, max: usize::MAX };
@@ -243,7 +269,30 @@ async fn check_blobs(store: &Store, ids: impl Iterator<Item = EvaluationId>) -> 
     let blobs: Vec<_> = store.blobs().list().try_collect().await.expect("lists");
     let outputs = blobs.iter().filter(|blob| blob.name.starts_with("outputs/")).count();
     assert_eq!(outputs, long);
+    // One that was accepted and not answered for is not among `ids`.
+    let inputs = blobs.iter().filter(|blob| blob.name.starts_with("inputs/")).count();
+    assert!(inputs >= large, "{inputs} of {large}");
+    check_inputs(store, inputs).await;
     long
+}
+
+/// Every large request that is there is whole, and there is no other.
+async fn check_inputs(store: &Store, objects: usize) {
+    let (mut large, mut cursor) = (0, None);
+    loop {
+        let page = store.list(&tenant(), &Filter::default(), cursor, 500).await.expect("lists");
+        for id in page.items.into_iter().map(|one| one.id).filter(|id| is_large(*id)) {
+            let hex = id.as_uuid().simple().to_string();
+            let read = store.input(&format!("inputs/{}/{hex}", &hex[30..])).await;
+            assert!(read.expect("is there") == input(id), "{id}");
+            large += 1;
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!(large > 0 && large <= objects, "{large} in the tables, {objects} objects");
 }
 
 #[test]

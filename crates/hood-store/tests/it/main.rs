@@ -12,6 +12,7 @@ mod concurrency;
 mod crash;
 mod dead;
 mod deliveries;
+mod inputs;
 mod leases;
 mod list;
 mod moving;

@@ -1,6 +1,7 @@
 //! Black box. Each role's database user does what that role does, and is refused everything else by
 //! the database itself.
 
+use futures::TryStreamExt as _;
 use hood_core::outcome::Stream;
 use hood_core::{BatchId, EvaluationId, Tenant, Verdict};
 use hood_store::{
@@ -72,11 +73,42 @@ async fn each_role_does_its_part_as_its_own_user() {
     for store in [&api, &worker, &notifier] {
         store.check_writable().await.expect("lives");
     }
+    a_large_request_passes_from_the_api_to_the_worker((&api, &worker)).await;
     the_worker_archives_and_the_api_reads(&owner, (&api, &worker), queued_id).await;
     for store in [api, worker, notifier] {
         store.close().await;
     }
     owner.check().await;
+}
+
+async fn a_large_request_passes_from_the_api_to_the_worker((api, worker): (&Store, &Store)) {
+    let mut new = single(evaluation(new_id(at(8)), 0));
+    let (id, whole) = (new.evaluations[0].id, "é".repeat(50_000));
+    new.evaluations[0].input = Some(whole.clone());
+    api.submit(&tenant(), at(8), new.clone()).await.expect("accepts");
+    let claimed = worker.claim(&tenure(at(9)), 1).await.expect("claims").pop().expect("one");
+    let input = claimed.input.as_deref().expect("is in a blob");
+    assert!(worker.input(input).await.expect("reads") == whole);
+    let end = provisioning(&claimed).end(at(9), Verdict::InfrastructureError).transition;
+    let result = Some("{}".to_owned());
+    worker
+        .commit(&claimed.lease, Commit { transitions: vec![end], result, ..Commit::default() })
+        .await
+        .expect("ends");
+    let again = new_id(at(9));
+    api.requeue(&tenant(), (id, again), at(9)).await.expect("copies it");
+    api.request_cancel(&tenant(), again, wish(at(9), None)).await.expect("ends");
+    for id in [id, again] {
+        assert_eq!(api.delete(&tenant(), id).await.expect("forgets"), Delete::Deleted);
+    }
+    new.batch = None;
+    new.evaluations.push(evaluation(new_id(at(9)), 0));
+    new.evaluations[0].id = new_id(at(9));
+    new.evaluations[0].input = Some(whole);
+    api.submit(&tenant(), at(9), new).await.expect_err("is no batch");
+    while worker.delete_blobs(at(20)).await.expect("deletes") > 0 {}
+    let left = api.blobs().list().try_next().await.expect("lists");
+    assert_eq!(left, None, "what was refused or deleted is given up");
 }
 
 /// `ended` has, at 8.
@@ -128,7 +160,7 @@ async fn what_is_not_a_roles_part_its_store_refuses() {
     owner.check().await;
 }
 
-const OF_API: [&str; 16] = [
+const OF_API: [&str; 21] = [
     "UPDATE evaluations SET state = 'succeeded', verdict = 'succeeded'",
     "UPDATE evaluations SET state = 'cancelled', verdict = 'cancelled', last_event = last_event + 1",
     "UPDATE evaluations SET last_event = 0",
@@ -142,6 +174,12 @@ const OF_API: [&str; 16] = [
     "INSERT INTO capacity VALUES (1, 1, 1, '{}')",
     "INSERT INTO archived VALUES ('default', gen_random_uuid(), 'failed', NULL, NULL, 0, 0, 'x', 0, 0)",
     "UPDATE archived SET blob = 'x'",
+    "UPDATE blobs SET state = 'doomed'",
+    "UPDATE blobs SET state = 'writing'",
+    "UPDATE blobs SET digest = ''",
+    "INSERT INTO blobs VALUES ('x', 'default', gen_random_uuid(), NULL, 'input', 'kept', 0, 0, '')",
+    "INSERT INTO blobs (name, tenant, part, state, noted_at, bytes, digest) \
+     VALUES ('x', '', 'archive', 'writing', 0, 0, '')",
     "DELETE FROM schema_migrations",
     "DROP TABLE evaluations",
     "CREATE TABLE mine (n INT)",
@@ -172,6 +210,10 @@ async fn the_database_refuses_what_no_store_would_say() {
         return;
     }
     let (owner, [api, worker, notifier]) = roles().await;
+    let mut large = single(evaluation(new_id(at(0)), 9));
+    large.evaluations[0].input = Some("x".repeat(9));
+    api.submit(&tenant(), at(0), large).await.expect("accepts");
+    owner.claim_one(at(0)).await;
     let running = owner.running(at(0)).await.0.lease.evaluation.as_uuid();
     let (server, name) = (hood_testkit::postgres().await, database(&owner));
     let result = format!("INSERT INTO results VALUES ('default', '{running}', '{{}}')");

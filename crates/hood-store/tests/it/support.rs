@@ -52,6 +52,7 @@ pub(crate) fn evaluation(id: EvaluationId, priority: u8) -> NewEvaluation {
         labels: BTreeMap::new(),
         callback: None,
         request: format!(r#"{{"of":"{id}"}}"#),
+        input: None,
     }
 }
 

@@ -59,6 +59,7 @@ fn config() -> ApiConfig {
         policy: PolicyMode::Strict,
         hosts,
         queue_max: 10,
+        request_bytes_in_rows_max: usize::MAX,
         builds: Builds::OnDemand,
         webhooks: Rules::default(),
         limits: ApiLimits::default(),

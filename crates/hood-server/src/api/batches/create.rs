@@ -98,7 +98,8 @@ fn prepare(
     });
     let new = admitted.and_then(|admitted| {
         let ids = submission::ids(count, state.now()).into_iter().zip(admitted);
-        ids.map(|(id, admitted)| submission::new_evaluation(id, admitted, headers)).collect()
+        let of = (headers, state.config().request_bytes_in_rows_max);
+        ids.map(|(id, admitted)| submission::new_evaluation(id, admitted, of)).collect()
     });
     Ok(Prepared { count, idempotency, new })
 }

@@ -85,6 +85,8 @@ codes! {
         "Something failed on our side. The server's log has the reason under the request's id.";
     StoreAway, "store_away", SERVICE_UNAVAILABLE, "Database away",
         "The database cannot be used at the moment. What was answered with success is kept; a submission that failed with this may have been accepted, so repeat it with its `Idempotency-Key`. Wait for `Retry-After`.";
+    BlobsAway, "blobs_away", SERVICE_UNAVAILABLE, "Blob store away",
+        "What is kept apart from the database, long output and large submissions, cannot be read or written at the moment. Nothing was kept of a submission that failed with this. Wait for `Retry-After`.";
     NotReady, "not_ready", SERVICE_UNAVAILABLE, "Not ready",
         "No worker has reported its places and environments yet. Wait for `Retry-After`.";
     RefusedForNow, "refused_for_now", SERVICE_UNAVAILABLE, "Refused for now",

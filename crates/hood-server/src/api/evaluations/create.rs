@@ -94,7 +94,8 @@ async fn accept(
         let admitted = catalogue.and_then(|catalogue| {
             Admission { catalogue: &catalogue, config: shared.config() }.admit_one(submitted)
         });
-        let new = admitted.and_then(|admitted| submission::new_evaluation(id, admitted, &headers));
+        let of = (&headers, shared.config().request_bytes_in_rows_max);
+        let new = admitted.and_then(|admitted| submission::new_evaluation(id, admitted, of));
         Ok(Prepared { count: 1, idempotency, new: new.map(|new| vec![new]) })
     })
     .await?;

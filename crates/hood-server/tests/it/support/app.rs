@@ -37,7 +37,7 @@ pub(crate) struct TestApp {
     http: reqwest::Client,
     stop: CancellationToken,
     server: JoinHandle<anyhow::Result<()>>,
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// Of the first of its replicas.
     _dir: Option<tempfile::TempDir>,
 }
@@ -50,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) catalogue: Option<CatalogueDocument>,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) webhooks: Rules,
+    pub(crate) request_bytes_in_rows_max: usize,
 }
 
 impl TestApp {
@@ -65,6 +66,7 @@ impl TestApp {
             catalogue: Some(catalogue()),
             allowed_hosts: Vec::new(),
             webhooks: Rules::default(),
+            request_bytes_in_rows_max: 64 * 1024,
         };
         change(&mut settings);
         let mut app = Self::over(settings).await;
@@ -91,6 +93,7 @@ impl TestApp {
             policy: PolicyMode::Strict,
             hosts: HostPolicy::new(address, &settings.allowed_hosts),
             queue_max: settings.store.queue_max,
+            request_bytes_in_rows_max: settings.request_bytes_in_rows_max,
             webhooks: settings.webhooks.clone(),
             limits: settings.limits.clone(),
         };

@@ -39,6 +39,15 @@ impl FakeWorker {
             .pop();
         Attempt { store: self.store.clone(), claimed: claimed.expect("something is queued"), written: [0, 0] }
     }
+
+    /// What was asked for, read as a worker reads it; and whether it was in a blob.
+    pub(crate) async fn claim_request(&self) -> (String, bool) {
+        let Claimed { request, input, .. } = self.claim().await.claimed;
+        match input {
+            Some(name) => (self.store.input(&name).await.expect("is there"), true),
+            None => (request, false),
+        }
+    }
 }
 
 impl Attempt {

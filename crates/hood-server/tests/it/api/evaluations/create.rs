@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use hood_core::Verdict;
+use hood_core::{Tenant, Verdict};
 use hood_server::clock::{Clock, SystemClock};
-use hood_server::document::to_json;
+use hood_server::document::{AcceptedDocument, to_json};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -259,4 +259,72 @@ async fn wait_answers_when_it_has_ended_or_when_the_time_is_over() {
     }
     let unknown = app.post("/v1/evaluations?priority=1", &json!({"code": ""})).await;
     assert_eq!(unknown.wrong_paths(400, "invalid_parameter"), ["priority"]);
+}
+
+/// The stored document of a submission with so much code.
+async fn stored(app: &TestApp, code: usize) -> (String, bool) {
+    let files = json!([{"path": "b", "content_base64": "AP+A"}]);
+    let submission = json!({"code": "#".repeat(code), "files": files, "stdin_base64": "/wA=", "risk_level": "low",
+        "limits": {"wall_ms": 1000}, "grace_ms": 7});
+    let shown = app.post("/v1/evaluations", &submission).await.expect(201).json();
+    let path = format!("/v1/evaluations/{}", shown["id"].as_str().expect("an id"));
+    let (stored, apart) = app.worker().claim_request().await;
+    let document: AcceptedDocument = serde_json::from_str(&stored).expect("is whole");
+    assert_eq!(document.submission.code, Some("#".repeat(code)));
+    assert_eq!(document.submission.files[0].content_base64.as_deref(), Some("AP+A"));
+    assert_eq!(document.submission.stdin_base64.as_deref(), Some("/wA="));
+    let seen = app.get(&path).await.expect(200).json();
+    assert_eq!((&seen["risk_level"], &seen["limits"]["wall_ms"]), (&json!("low"), &json!(1000)));
+    assert_eq!((&seen["grace_ms"], &seen["limits"]), (&json!(7), &shown["limits"]));
+    let record =
+        app.store.get(&Tenant::default(), path[16..].parse().expect("an id")).await.expect("is there");
+    // Nobody who does not know of blobs takes what is shown for what is to be run.
+    assert_eq!(
+        serde_json::from_str::<AcceptedDocument>(&record.request).is_err(),
+        apart,
+        "{}",
+        record.request
+    );
+    assert_eq!(record.request == stored, !apart);
+    (stored, apart)
+}
+
+#[tokio::test]
+async fn what_is_longer_than_the_bound_is_kept_apart_and_shown_the_same() {
+    const BOUND: usize = 10_000;
+    let app = TestApp::with(|settings| settings.request_bytes_in_rows_max = BOUND).await;
+    let beside = stored(&app, 0).await.0.len();
+    for (len, is_apart) in [(BOUND - 1, false), (BOUND, false), (BOUND + 1, true), (40 * BOUND, true)] {
+        let (stored, apart) = stored(&app, len - beside).await;
+        assert_eq!((stored.len(), apart), (len, is_apart));
+    }
+    let never = TestApp::with(|settings| settings.request_bytes_in_rows_max = usize::MAX).await;
+    assert!(!stored(&never, 1_000_000).await.1);
+}
+
+#[tokio::test]
+async fn where_blobs_cannot_be_written_a_large_submission_is_refused_and_nothing_of_it_kept() {
+    let app = TestApp::start().await;
+    let blocked = app.settings.store.dir.join("blobs/inputs");
+    std::fs::write(&blocked, "").expect("a file where a directory is to be");
+    let large = json!({"code": "#".repeat(100_000)});
+    let send = async || {
+        let request =
+            app.request(Method::POST, "/v1/evaluations").header("Idempotency-Key", "k").json(&large);
+        Answer::of(request).await
+    };
+    let refused = send().await;
+    assert!(refused.header("retry-after").parse::<u64>().is_ok());
+    let problem = refused.problem(503, "blobs_away");
+    assert!(problem.detail.contains("blob store"), "{problem:?}");
+    app.post("/v1/evaluations", &json!({"code": "pass"})).await.expect(201);
+    assert_eq!(
+        app.get("/v1/evaluations").await.expect(200).json()["items"].as_array().map(Vec::len),
+        Some(1)
+    );
+    std::fs::remove_file(blocked).expect("is removed");
+    send().await.expect(201);
+    send().await.expect(200);
+    app.worker().claim().await;
+    assert!(app.worker().claim_request().await.1);
 }
