@@ -7,6 +7,7 @@ use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{RefOr, Schema};
 
+use super::evaluations::output::OutputBytes;
 use super::routes;
 
 const KEY: &str = "key";
@@ -19,7 +20,7 @@ const KEY: &str = "key";
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         description = "Runs untrusted evaluations behind strong isolation and gives back results that can be trusted.\n\nErrors are RFC 9457 problems with a stable `code`; unknown fields and parameters are errors too. Times are RFC 3339, UTC; sizes are bytes; durations are milliseconds."
     ),
-    components(schemas(Problem, FieldError, WebhookMessage, Building)),
+    components(schemas(Problem, FieldError, WebhookMessage, Building, OutputBytes)),
     tags(
         (name = "evaluations", description = "Code to run, and what came of it."),
         (name = "batches", description = "Many evaluations accepted at once."),

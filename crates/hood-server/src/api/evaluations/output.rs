@@ -7,7 +7,7 @@ use futures::StreamExt;
 use hood_core::outcome::Stream;
 use hood_core::{EvaluationId, Tenant};
 use hood_store::{FindError, OutputSlice, Span};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::range::{self, Asked};
 use super::{follow, parse_id};
@@ -31,16 +31,9 @@ pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("fumehood-attempt
     get, path = "/v1/evaluations/{id}/stdout", tag = "evaluations", operation_id = "get_stdout",
     params(
         ("id" = String, Path, description = "`ev_` and 32 lowercase hexadecimal digits."),
-        ("follow" = Option<bool>, Query, description = "Stream live until the attempt ends."),
-        ("offset" = Option<u64>, Query, description = "With `follow`: bytes that you have already."),
-        ("attempt" = Option<u32>, Query, description = "The current one if left out; with `follow`, the coming one while the evaluation is queued."),
-        ("Range" = Option<String>, Header, description = "One range of bytes.", example = "bytes=0-1023"),
+        OutputQuery, OutputHeaders,
     ),
-    responses(
-        (status = 200, description = "The bytes. `fumehood-attempt` says of which attempt.", body = OutputBytes, content_type = "application/octet-stream"),
-        (status = 206, description = "The range asked for.", body = OutputBytes, content_type = "application/octet-stream"),
-        Problems,
-    ),
+    responses(OutputAnswers, Problems),
 )]
 pub(crate) async fn stdout(
     State(state): State<ApiState>,
@@ -59,16 +52,9 @@ pub(crate) async fn stdout(
     get, path = "/v1/evaluations/{id}/stderr", tag = "evaluations", operation_id = "get_stderr",
     params(
         ("id" = String, Path, description = "`ev_` and 32 lowercase hexadecimal digits."),
-        ("follow" = Option<bool>, Query, description = "Stream live until the attempt ends."),
-        ("offset" = Option<u64>, Query, description = "With `follow`: bytes that you have already."),
-        ("attempt" = Option<u32>, Query, description = "The current one if left out; with `follow`, the coming one while the evaluation is queued."),
-        ("Range" = Option<String>, Header, description = "One range of bytes.", example = "bytes=0-1023"),
+        OutputQuery, OutputHeaders,
     ),
-    responses(
-        (status = 200, description = "The bytes. `fumehood-attempt` says of which attempt.", body = OutputBytes, content_type = "application/octet-stream"),
-        (status = 206, description = "The range asked for.", body = OutputBytes, content_type = "application/octet-stream"),
-        Problems,
-    ),
+    responses(OutputAnswers, Problems),
 )]
 pub(crate) async fn stderr(
     State(state): State<ApiState>,
@@ -88,16 +74,9 @@ pub(crate) async fn stderr(
     get, path = "/v1/evaluations/{id}/build", tag = "evaluations", operation_id = "get_build",
     params(
         ("id" = String, Path, description = "`ev_` and 32 lowercase hexadecimal digits."),
-        ("follow" = Option<bool>, Query, description = "Stream live until the attempt ends."),
-        ("offset" = Option<u64>, Query, description = "With `follow`: bytes that you have already."),
-        ("attempt" = Option<u32>, Query, description = "The current one if left out; with `follow`, the coming one while the evaluation is queued."),
-        ("Range" = Option<String>, Header, description = "One range of bytes.", example = "bytes=0-1023"),
+        OutputQuery, OutputHeaders,
     ),
-    responses(
-        (status = 200, description = "The bytes. `fumehood-attempt` says of which attempt.", body = OutputBytes, content_type = "application/octet-stream"),
-        (status = 206, description = "The range asked for.", body = OutputBytes, content_type = "application/octet-stream"),
-        Problems,
-    ),
+    responses(OutputAnswers, Problems),
 )]
 pub(crate) async fn build(
     State(state): State<ApiState>,
@@ -109,10 +88,43 @@ pub(crate) async fn build(
     output(state, caller, Target::parse(&id, Stream::Build, &uri)?, headers).await
 }
 
+/// What may be asked of each stream; read by [`Target::parse`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it stands for the document alone")]
+struct OutputQuery {
+    /// Stream live until the attempt ends.
+    follow: Option<bool>,
+    /// With `follow`: bytes that you have already.
+    offset: Option<u64>,
+    /// The current one if left out; with `follow`, the coming one while the evaluation is queued.
+    attempt: Option<u32>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it stands for the document alone")]
+struct OutputHeaders {
+    /// One range of bytes.
+    #[param(rename = "Range", example = "bytes=0-1023")]
+    range: Option<String>,
+}
+
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it stands for the document alone")]
+enum OutputAnswers {
+    /// The bytes. `fumehood-attempt` says of which attempt.
+    #[response(status = 200, content_type = "application/octet-stream")]
+    Whole(OutputBytes),
+    /// The range asked for.
+    #[response(status = 206, content_type = "application/octet-stream")]
+    Part(OutputBytes),
+}
+
 /// Bytes of any kind.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
-struct OutputBytes(#[expect(dead_code, reason = "it stands for the schema alone")] Vec<u8>);
+pub(crate) struct OutputBytes(#[expect(dead_code, reason = "it stands for the schema alone")] Vec<u8>);
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug)]
