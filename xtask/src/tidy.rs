@@ -5,6 +5,7 @@ use std::path::Path;
 
 mod code;
 mod crates;
+mod expand;
 mod licences;
 mod markdown;
 mod migrations;
@@ -50,6 +51,7 @@ pub fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     findings.extend(source::check_boxes(&tree));
     findings.extend(markdown::check(&tree));
     findings.extend(migrations::check(root, &tree)?);
+    findings.extend(expand::check(root, &tree));
     let metadata = crates::Metadata::read(root)?;
     findings.extend(crates::check(root, &tree, &metadata)?);
     findings.extend(licences::check(root, &metadata)?);

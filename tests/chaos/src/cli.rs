@@ -16,7 +16,7 @@ use crate::plan::{self, Blow, Measure};
 use crate::report::{Floors, seconds, tally};
 use crate::storm::Storm;
 use crate::witness::Witness;
-use crate::{check, fleet, gather, network, rolling};
+use crate::{check, fleet, gather, network, rolling, upgrade};
 
 /// Clients that submit at once.
 const CLIENTS: u64 = 8;
@@ -47,7 +47,11 @@ struct Args {
     /// the requests that fail.
     #[arg(long)]
     rolling: Option<u32>,
-    /// Requests of 100 that a rolling restart must leave alone.
+    /// Instead of all that: begins with the binary of an earlier release, named here, and upgrades to this one
+    /// while work goes on, role by role.
+    #[arg(long, conflicts_with_all = ["rolling", "partings"])]
+    upgrade_from: Option<PathBuf>,
+    /// Requests of 100 that a rolling restart, or an upgrade, must leave alone.
     #[arg(long, default_value_t = 99.95)]
     success_at_least: f64,
     /// Blows at least to each kind of victim.
@@ -103,6 +107,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         front: fleet::free_address(&Location::default())?,
         apart,
     };
+    if let Some(previous) = &args.upgrade_from {
+        println!("upgrade from {}, seed {seed}", previous.display());
+        let upgraded = upgrade::run(previous, &setting, seed).await?;
+        upgraded.print(SHOWN);
+        return upgraded.verdict(args.success_at_least);
+    }
     let began = now();
     let mut fleet = Fleet::start(args.topology, &setting).await?;
     println!("{:?}, seed {seed}", args.topology);

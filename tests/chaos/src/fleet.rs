@@ -58,7 +58,7 @@ pub(crate) struct Pair {
 }
 
 /// What every topology is built from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) binary: PathBuf,
     pub(crate) directory: PathBuf,

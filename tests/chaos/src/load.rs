@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hood_client::{Client, Error, Retry};
-use hood_wire::api::{BatchSubmission, Evaluation, Event};
+use hood_wire::api::{BatchSubmission, Evaluation, Event, Submission};
 use tokio::task::JoinSet;
 
 use crate::dice::Dice;
@@ -25,7 +25,7 @@ const WINDOW: usize = 24;
 /// Evaluations of a batch, and how many of 100 turns submit one.
 const BATCH: u64 = 8;
 const BATCHES: u64 = 5;
-/// Times the number asked for after which the load stops, however long the storm takes.
+/// Times the number asked for after which the load stops, if nothing else is said.
 const OVERSHOOT: u64 = 8;
 /// The latest moment after its acceptance that one is cancelled.
 const CANCEL_WITHIN: Duration = Duration::from_millis(1500);
@@ -43,8 +43,13 @@ pub(crate) struct Load {
     run: String,
     seed: u64,
     wanted: u64,
-    clients: Vec<Client>,
+    /// The load stops there, however long the storm takes.
+    most: u64,
+    clients: Mutex<Vec<Client>>,
+    /// Where the ends of some are to be told.
+    callback: Option<String>,
     next: AtomicU64,
+    asked: AtomicU64,
     retried: AtomicU64,
     repeated: AtomicU64,
     storm_over: AtomicBool,
@@ -57,13 +62,26 @@ impl Load {
             run,
             seed,
             wanted,
-            clients,
+            most: wanted.saturating_mul(OVERSHOOT),
+            clients: Mutex::new(clients),
+            callback: None,
             next: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
             storm_over: AtomicBool::new(false),
             ledger: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// Goes on until the storm is over, but no further than this.
+    pub(crate) fn at_most(self, most: u64) -> Self {
+        Self { most, ..self }
+    }
+
+    /// Has the end of every so many told there.
+    pub(crate) fn telling(self, url: String) -> Self {
+        Self { callback: Some(url), ..self }
     }
 
     pub(crate) fn run(&self) -> &str {
@@ -73,6 +91,11 @@ impl Load {
     /// The load ends when enough was submitted and this was said.
     pub(crate) fn storm_is_over(&self) {
         self.storm_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests that were sent, each time that they were.
+    pub(crate) fn requests(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Requests that were sent again.
@@ -96,7 +119,7 @@ impl Load {
     fn goes_on(&self) -> bool {
         let begun = self.next.load(Ordering::Relaxed);
         let over = self.storm_over.load(Ordering::Relaxed);
-        begun < self.wanted || (!over && begun < self.wanted.saturating_mul(OVERSHOOT))
+        begun < self.wanted || (!over && begun < self.most)
     }
 
     /// Runs one client until the load ends; what it follows or cancels is a task of its own.
@@ -142,7 +165,7 @@ impl Load {
     }
 
     async fn submit_once(&self, works: &[Work], key: &str, dice: &mut Dice) -> anyhow::Result<Vec<String>> {
-        let submissions: Vec<_> = works.iter().map(|work| work.submission(&self.run)).collect();
+        let submissions: Vec<_> = works.iter().map(|work| self.submission(work)).collect();
         let turn = dice.next();
         if let [submission] = &submissions[..] {
             let submitted = self
@@ -157,6 +180,11 @@ impl Load {
             .await
             .with_context(|| format!("submit the batch {key}"))?;
         Ok(created.evaluations)
+    }
+
+    fn submission(&self, work: &Work) -> Submission {
+        let callback_url = self.callback.clone().filter(|_| work.is_told());
+        Submission { callback_url, ..work.submission(&self.run) }
     }
 
     fn attend(
@@ -215,9 +243,15 @@ impl Load {
         }
     }
 
+    /// Requests from now on go over connections of these.
+    pub(crate) fn connect_anew(&self, clients: Vec<Client>) {
+        *self.clients.lock().unwrap_or_else(PoisonError::into_inner) = clients;
+    }
+
     fn replica(&self, turn: u64) -> Client {
-        let index = usize::try_from(turn % self.clients.len() as u64).unwrap_or(0);
-        self.clients[index].clone()
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = usize::try_from(turn % clients.len() as u64).unwrap_or(0);
+        clients[index].clone()
     }
 
     /// Asks one replica after another until one answers.
@@ -228,6 +262,7 @@ impl Load {
         let deadline = Instant::now() + PATIENCE;
         let mut turn = first;
         loop {
+            self.asked.fetch_add(1, Ordering::Relaxed);
             match ask(self.replica(turn)).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if !is_passing(&error) || Instant::now() > deadline => return Err(error.into()),

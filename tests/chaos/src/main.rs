@@ -17,6 +17,7 @@ mod report;
 mod roles;
 mod rolling;
 mod storm;
+mod upgrade;
 mod witness;
 mod work;
 

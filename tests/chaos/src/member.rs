@@ -26,6 +26,7 @@ pub(crate) enum Role {
     Api,
     Worker,
     Dispatcher,
+    Notifier,
 }
 
 impl Role {
@@ -40,6 +41,7 @@ impl Role {
             Self::Api => "api",
             Self::Worker => "worker",
             Self::Dispatcher => "dispatcher",
+            Self::Notifier => "notifier",
         }
     }
 }

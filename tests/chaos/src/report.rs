@@ -203,7 +203,7 @@ impl<'a> Scene<'a> {
                     Role::Serve => true,
                     Role::Dispatcher => owner == Some(index),
                     Role::Worker => self.holder(id, incident.at).is_some_and(|holder| person.is(holder)),
-                    Role::Api => false,
+                    Role::Api | Role::Notifier => false,
                 }
             }
             Victim::Database => true,

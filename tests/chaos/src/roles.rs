@@ -19,17 +19,17 @@ const IDS: u64 = 16_384;
 const FIRST_ID: u64 = 1_879_048_192;
 
 /// A member that is not there yet.
-struct Draft {
-    role: Role,
+pub(crate) struct Draft {
+    pub(crate) role: Role,
     name: String,
     spot: Spot,
     /// Where it answers its callers, and where it tells of its health.
-    serves: SocketAddr,
-    health: SocketAddr,
+    pub(crate) serves: SocketAddr,
+    pub(crate) health: SocketAddr,
 }
 
 impl Draft {
-    fn new(role: Role, number: u32, spot: Spot) -> anyhow::Result<Self> {
+    pub(crate) fn new(role: Role, number: u32, spot: Spot) -> anyhow::Result<Self> {
         let serves = free_address(&spot.location)?;
         let health = if role == Role::Api { serves } else { free_address(&spot.location)? };
         Ok(Self { role, name: format!("{}{number}", role.as_str()), spot, serves, health })
@@ -73,7 +73,8 @@ pub(crate) async fn start(setting: &Setting) -> anyhow::Result<Fleet> {
     Ok(Fleet { members, database, bus: Some(bus), apis, token, http, network, pairs })
 }
 
-fn member(
+/// `common` is what those of its role are told.
+pub(crate) fn member(
     setting: &Setting,
     draft: &Draft,
     (drafts, common, pki): (&[Draft], &[String], &PathBuf),
@@ -84,6 +85,9 @@ fn member(
     let mut arguments = vec![role.as_str().to_owned(), "--data-dir".to_owned(), text(&data)?];
     let mut more = Vec::new();
     if *role != Role::Api {
+        more.push(format!("metrics.listen={health}"));
+    }
+    if matches!(role, Role::Dispatcher | Role::Worker) {
         let mut of = vec!["pki", "issue", role.as_str(), "--name", name, "--dir", &pki_text];
         // Nobody calls a worker.
         if *role == Role::Dispatcher {
@@ -94,7 +98,6 @@ fn member(
             format!("tls.cert={pki_text}/{}-{name}.crt", role.as_str()),
             format!("tls.key={pki_text}/{}-{name}.key", role.as_str()),
             format!("tls.ca={pki_text}/ca.crt"),
-            format!("metrics.listen={health}"),
         ]);
     }
     let number = drafts.iter().filter(|other| other.role == *role).position(|other| other.name == *name);
@@ -111,6 +114,7 @@ fn member(
             more.push(format!("worker.dispatchers={}", urls.join(",")));
             more.extend_from_slice(common);
         }
+        Role::Notifier => more.extend_from_slice(common),
         Role::Api | Role::Serve => {
             arguments.extend(["--listen".to_owned(), serves.to_string()]);
             more.push(hosts(setting, *serves));
@@ -145,17 +149,17 @@ fn pairs(drafts: &[Draft], database: usize, bus: usize) -> Vec<Pair> {
                     }),
                 );
             }
-            Role::Dispatcher | Role::Serve => {}
+            Role::Dispatcher | Role::Notifier | Role::Serve => {}
         }
     }
     pairs
 }
 
-/// A command of the product's that does one thing and ends.
-fn tool(command: &mut Command, arguments: &[&str]) -> anyhow::Result<()> {
+/// A command of the product's that does one thing and ends; answers what it said.
+pub(crate) fn tool(command: &mut Command, arguments: &[&str]) -> anyhow::Result<String> {
     let output = command.args(arguments).output().context("run fumehood")?;
     if !output.status.success() {
         bail!("fumehood {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

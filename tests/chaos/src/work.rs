@@ -40,6 +40,8 @@ const CANCELLED: u64 = 3;
 const FOLLOWED: u64 = 10;
 /// Submitted again under the same key, of 100.
 const REPEATED: u64 = 10;
+/// One of so many has its end told, where there is somebody to tell: a host gets only so many a second.
+const TOLD: u64 = 8;
 
 /// Prints a known sequence, either all at once or a line at a time.
 const PROGRAM: &str = "\
@@ -90,6 +92,10 @@ impl Work {
             labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let limits = LimitsRequest { wall_ms: Some(WALL_MS), ..LimitsRequest::default() };
         Submission { code: Some(self.code()), labels, limits, grace_ms: Some(0), ..Submission::default() }
+    }
+
+    pub(crate) const fn is_told(&self) -> bool {
+        self.number.is_multiple_of(TOLD)
     }
 
     fn code(&self) -> String {

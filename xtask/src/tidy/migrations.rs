@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::{File, Finding, Tree};
 
-const LOCK: &str = "xtask/migrations.lock";
+pub(super) const LOCK: &str = "xtask/migrations.lock";
 
 pub(super) fn check(root: &Path, tree: &Tree) -> anyhow::Result<Vec<Finding>> {
     let lock = tree.file(LOCK).map_or("", |file| file.text.as_str());
@@ -32,7 +32,7 @@ pub fn record(root: &Path) -> anyhow::Result<()> {
     std::fs::write(root.join(LOCK), lock).with_context(|| format!("write {LOCK}"))
 }
 
-fn migrations(tree: &Tree) -> impl Iterator<Item = &File> {
+pub(super) fn migrations(tree: &Tree) -> impl Iterator<Item = &File> {
     tree.files.iter().filter(|file| file.has_extension("sql") && file.path.contains("/migrations/"))
 }
 
@@ -45,6 +45,11 @@ fn digest_in<'a>(lock: &'a str, path: &str) -> Option<&'a str> {
         .filter_map(|line| line.split_once("  "))
         .find(|(_, known)| *known == path)
         .map(|(hex, _)| hex)
+}
+
+/// Whether a lock has it.
+pub(super) fn recorded(lock: &str, path: &str) -> bool {
+    digest_in(lock, path).is_some()
 }
 
 fn compare(lock: &str, tree: &Tree) -> Vec<Finding> {

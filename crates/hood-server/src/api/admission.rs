@@ -80,6 +80,10 @@ impl Admission<'_> {
         };
         self.place(environment, &limits, build)?;
         let labels = submission.labels.clone();
+        // Said in so many words: a worker that knows of no builds refuses a request that names one, and would
+        // run the source text of one that does not.
+        let asked = submission.build.clone().or_else(|| build.map(|_| api::Build::default()));
+        let submission = Submission { build: asked, ..submission };
         let document = AcceptedDocument {
             environment: environment.name.clone(),
             limits: limits_to_wire(&limits, &[]),
