@@ -37,7 +37,7 @@ pub use config::{
 pub use db::{DatabaseUrl, UrlError};
 pub use error::{CommitError, FindError, OpenError, StoreError, SubmitError};
 pub use keeping::{ORPHAN_AGE, WRITING_MAX};
-pub use migrate::{Duty, Step, migrate, pending_on};
+pub use migrate::{Duty, Migrated, Step, migrate, pending_on};
 pub use model::{
     Accepted, AttemptRecord, Backlog, BatchRecord, Cancel, CancelIntent, CancelWish, CapacityRecord, Chunk,
     Claimed, Commit, Dead, Delete, Delivery, DeliveryBacklog, DeliveryId, DeliveryRecord, DeliveryState,

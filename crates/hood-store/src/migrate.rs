@@ -72,15 +72,23 @@ pub async fn pending_on(url: &DatabaseUrl) -> Result<Vec<Step>, OpenError> {
     steps(&mut Connection::Postgres(&mut connection), &at).await
 }
 
-/// Applies what a server's schema lacks, and tells what that was. Of several who do so at once, each
-/// migration is one's.
-pub async fn migrate(url: &DatabaseUrl) -> Result<Vec<Step>, OpenError> {
+/// What was applied just now. Until this is dropped nobody else migrates, so that what goes with it is
+/// done once, too.
+#[derive(Debug)]
+pub struct Migrated {
+    pub steps: Vec<Step>,
+    _turn: sqlx::PgConnection,
+}
+
+/// Applies what a server's schema lacks. Of several who do so at once, the others wait.
+pub async fn migrate(url: &DatabaseUrl) -> Result<Migrated, OpenError> {
     let at = url.to_string();
-    let mut connection = connect(url).await?;
-    let db = &mut Connection::Postgres(&mut connection);
+    let mut turn = connect(url).await?;
+    let db = &mut Connection::Postgres(&mut turn);
+    lock(db, &at).await?;
     let steps = steps(db, &at).await?;
-    ensure(db, &at, Duty::Migrate).await?;
-    Ok(steps)
+    apply_all(db, &at).await?;
+    Ok(Migrated { steps, _turn: turn })
 }
 
 async fn connect(url: &DatabaseUrl) -> Result<sqlx::PgConnection, OpenError> {
@@ -108,20 +116,25 @@ const LOCK: i64 = 0x6675_6d65_0000_0000;
 
 /// Leaves a schema that this program can work with, or says why there is none.
 pub(crate) async fn ensure(db: &mut Connection<'_>, at: &str, duty: Duty) -> Result<(), OpenError> {
-    let outer = |source| OpenError::Connect { at: at.to_owned(), source };
     let pending = pending(db, at).await?;
     let Some(first) = pending.first() else { return Ok(()) };
     if duty == Duty::Check {
         return Err(OpenError::NotMigrated { at: at.to_owned(), found: first.version - 1, known: known() });
     }
-    if db.is_shared() {
-        query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(db).await.map_err(outer)?;
+    if !db.is_shared() {
+        return apply_all(db, at).await;
     }
+    lock(db, at).await?;
     let migrated = apply_all(db, at).await;
-    if db.is_shared() {
-        query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(db).await.map_err(outer)?;
-    }
+    let unlock = query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(db).await;
+    unlock.map_err(|source| OpenError::Connect { at: at.to_owned(), source })?;
     migrated
+}
+
+/// Waits until nobody else migrates; the session's until it ends.
+async fn lock(db: &mut Connection<'_>, at: &str) -> Result<(), OpenError> {
+    let locked = query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(db).await;
+    locked.map(drop).map_err(|source| OpenError::Connect { at: at.to_owned(), source })
 }
 
 async fn apply_all(db: &mut Connection<'_>, at: &str) -> Result<(), OpenError> {

@@ -35,17 +35,14 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     }
     let url =
         DatabaseUrl::parse(url).map_err(|error| Failure::new("store.url cannot be used").because(error))?;
-    let steps =
-        if args.dry_run { hood_store::pending_on(&url).await } else { hood_store::migrate(&url).await };
-    let steps = steps.map_err(|error| Failure::new(format!("cannot migrate {url}")).because(error))?;
-    let mut lines: Vec<String> = steps.iter().map(|step| line(step, args.dry_run)).collect();
-    if steps.is_empty() {
-        lines.push(format!("{url} is up to date"));
-    }
-    output::text(&lines.join("\n"))?;
+    let failed = |error| Failure::new(format!("cannot migrate {url}")).because(error);
     if args.dry_run {
-        return Ok(Exit::DONE);
+        let steps = hood_store::pending_on(&url).await.map_err(failed)?;
+        return told(&url, &steps, |Step { version, name, sql }| format!("-- {version} {name}\n{sql}"));
     }
+    // Held until the key is made, too: of several who migrate a new database one makes it.
+    let migrated = hood_store::migrate(&url).await.map_err(failed)?;
+    told(&url, &migrated.steps, |Step { version, name, .. }| format!("applied {version} {name}"))?;
     let made = key::make_first(&loaded.config).await;
     let made = made.map_err(|error| Failure::new("no API key was made").because(error))?;
     let dir = loaded.config.data_dir.display();
@@ -55,7 +52,9 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     }
 }
 
-fn line(step: &Step, dry_run: bool) -> String {
-    let Step { version, name, sql } = step;
-    if dry_run { format!("-- {version} {name}\n{sql}") } else { format!("applied {version} {name}") }
+fn told(url: &DatabaseUrl, steps: &[Step], line: impl Fn(&Step) -> String) -> Result<Exit, Failure> {
+    if steps.is_empty() {
+        return output::text(&format!("{url} is up to date"));
+    }
+    output::text(&steps.iter().map(line).collect::<Vec<_>>().join("\n"))
 }

@@ -15,6 +15,7 @@ mod deliveries;
 mod inputs;
 mod leases;
 mod list;
+mod memory;
 mod moving;
 mod outages;
 mod output;

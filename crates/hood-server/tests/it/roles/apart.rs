@@ -137,6 +137,30 @@ async fn roles_wait_until_the_owner_has_migrated_and_change_no_schema_themselves
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_who_migrate_at_once_one_makes_the_key() {
+    let Some(site) = Site::without_schema().await else { return };
+    let run = |number: u32| {
+        let data = site.dir.path().join(format!("owner{number}"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fumehood"));
+        command.args(["migrate", "--data-dir"]).arg(&data).env("FUMEHOOD_STORE_URL", &site.owner_url);
+        command.stdout(std::process::Stdio::piped());
+        (data, command.spawn().expect("it starts"))
+    };
+    // All of them have begun before the first is waited for.
+    let running: Vec<_> = (0..4).map(run).collect();
+    let mut keys = 0;
+    for (data, child) in running {
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}");
+        keys += u32::from(said.contains("API key"));
+        assert_eq!(said.contains("API key"), data.join("token").exists(), "{said}");
+    }
+    let stored = site.server.sql(&site.database, "SELECT count(*) FROM api_keys").expect("counts");
+    assert_eq!((keys, stored.trim()), (1, "1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_runs_apart_refuses_what_it_could_not_share() {
     let dir = tempfile::tempdir().expect("a directory");
     let refused = |role: &str, settings: &[&str]| {
