@@ -55,6 +55,7 @@ const ALL: &[Migration] = &[
     portable!(11, "oldest", "0011_oldest.sql", 3),
     portable!(12, "inputs", "0012_inputs.sql", 3),
     on_postgres!(13, "input_rights", "0013_input_rights.postgres.sql", 3),
+    on_postgres!(14, "living_rows", "0014_living_rows.postgres.sql", 3),
 ];
 
 /// A migration that is still to be applied, or was just now.

@@ -12,7 +12,7 @@ const PREVIOUS: &str = "tests/upgrade/previous";
 const CONTRACT: &str = "-- contract:";
 
 /// Words in this order, within one statement, and what they do to roles that do not know of it.
-const CONTRACTS: [(&[&str], &str); 10] = [
+const CONTRACTS: [(&[&str], &str); 11] = [
     (&["DROP", "TABLE"], "drops a table"),
     (&["DROP", "COLUMN"], "drops a column"),
     (&["RENAME"], "renames"),
@@ -23,6 +23,7 @@ const CONTRACTS: [(&[&str], &str); 10] = [
     (&["CREATE", "UNIQUE", "INDEX"], "refuses rows"),
     (&["DROP", "POLICY"], "takes rights away"),
     (&["REVOKE"], "takes rights away"),
+    (&["ENABLE", "ROW", "LEVEL", "SECURITY"], "takes rights away"),
 ];
 
 /// Nothing where the history does not reach back to that release.
