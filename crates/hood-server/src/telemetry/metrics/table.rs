@@ -157,7 +157,7 @@ pub const ALL: [Description; 29] = [
         QUEUE_OLDEST_AGE,
         Gauge,
         QUEUE,
-        "For how long the oldest queued evaluation that could be taken has waited; 0 if none waits.",
+        "For how long the oldest of the 32 that are next in line has waited since it was queued; 0 if none waits.",
     )
     .by(&[PRIORITY]),
     metric(STORAGE_BYTES, Gauge, API, "Storage: `used`, `limit` and `reserve`.")
