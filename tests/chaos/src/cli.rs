@@ -1,6 +1,7 @@
 //! The command line, and a run from its start to its verdict.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +78,18 @@ struct Args {
     keep: Option<PathBuf>,
 }
 
-pub(crate) fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> ExitCode {
+    match begin() {
+        Ok(()) => ExitCode::SUCCESS,
+        // What went wrong is the last line of all, and no backtrace stands in its way.
+        Err(error) => {
+            eprintln!("hood-chaos: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin() -> anyhow::Result<()> {
     let args = Args::parse();
     if args.partings > 0 && !args.inside_own_network {
         return Err(network::enter());

@@ -12,6 +12,7 @@ use hood_wire::api::{BatchSubmission, Evaluation, Event, Submission};
 use tokio::task::JoinSet;
 
 use crate::dice::Dice;
+use crate::history::now;
 use crate::work::Work;
 
 /// How long one thing is asked for before the run has failed: no outage of a plan lasts as long.
@@ -27,6 +28,8 @@ const BATCH: u64 = 8;
 const BATCHES: u64 = 5;
 /// Times the number asked for after which the load stops, if nothing else is said.
 const OVERSHOOT: u64 = 8;
+/// Requests that had to be sent again which are told in full.
+const REFUSALS: usize = 10;
 /// The latest moment after its acceptance that one is cancelled.
 const CANCEL_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -51,6 +54,8 @@ pub(crate) struct Load {
     next: AtomicU64,
     asked: AtomicU64,
     retried: AtomicU64,
+    /// Why requests were sent again: the first few.
+    refusals: Mutex<Vec<String>>,
     repeated: AtomicU64,
     storm_over: AtomicBool,
     ledger: Mutex<BTreeMap<u64, Entry>>,
@@ -68,6 +73,7 @@ impl Load {
             next: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             retried: AtomicU64::new(0),
+            refusals: Mutex::default(),
             repeated: AtomicU64::new(0),
             storm_over: AtomicBool::new(false),
             ledger: Mutex::new(BTreeMap::new()),
@@ -101,6 +107,11 @@ impl Load {
     /// Requests that were sent again.
     pub(crate) fn retried(&self) -> u64 {
         self.retried.load(Ordering::Relaxed)
+    }
+
+    /// Why, of the first few.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Submissions that were sent twice though the first was answered.
@@ -266,11 +277,18 @@ impl Load {
             match ask(self.replica(turn)).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if !is_passing(&error) || Instant::now() > deadline => return Err(error.into()),
-                Err(_) => {}
+                Err(error) => self.refused(error),
             }
             self.retried.fetch_add(1, Ordering::Relaxed);
             turn = turn.wrapping_add(1);
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn refused(&self, error: Error) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.len() < REFUSALS {
+            refusals.push(format!("at {}: {:#}", now(), anyhow::Error::new(error)));
         }
     }
 }

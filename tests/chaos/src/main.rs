@@ -21,6 +21,6 @@ mod upgrade;
 mod witness;
 mod work;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
     cli::main()
 }

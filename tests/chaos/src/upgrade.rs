@@ -56,6 +56,8 @@ pub(crate) struct Upgraded {
     violations: Vec<String>,
     requests: u64,
     failed: u64,
+    /// Why those failed: the first few.
+    refusals: Vec<String>,
 }
 
 impl Upgraded {
@@ -64,6 +66,9 @@ impl Upgraded {
             println!("{line}");
         }
         println!("{:<44} {:>8}  ({} failed)", "requests", self.requests, self.failed);
+        for refusal in &self.refusals {
+            println!("a request failed {refusal}");
+        }
         println!("{:<44} {:>8}", "violations", self.violations.len());
         for violation in self.violations.iter().take(shown) {
             println!("VIOLATION: {violation}");
@@ -116,7 +121,7 @@ pub(crate) async fn run(previous: &Path, setting: &Setting, seed: u64) -> anyhow
     let lost = attempts.filter(|attempt| attempt.lost.is_some()).count();
     lines.push(format!("{:<44} {lost:>8}", "  attempts lost with a dispatcher that stopped"));
     site.stop().await?;
-    Ok(Upgraded { lines, violations, requests, failed })
+    Ok(Upgraded { lines, violations, requests, failed, refusals: load.refusals() })
 }
 
 /// The steps, as docs/operations/upgrades.md has them. Answers what was seen at each.
