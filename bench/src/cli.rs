@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::figures::Report;
-use crate::{crowd, flood, humaneval, live, overhead, status, store};
+use crate::{crowd, environments, flood, humaneval, live, overhead, status, store};
 
 /// Benchmarks of Fumehood. Each but `store`, which needs no server, starts the release build of
 /// `fumehood serve` over a data directory of its own, and ends it.
@@ -72,6 +72,9 @@ enum Command {
     /// The store alone, on SQLite and on PostgreSQL, beside a queue in pgmq's shape: accepted a second,
     /// claimed and completed a second, with a short queue and a long one.
     Store(store::Options),
+    /// What environments cost: built with downloads and without, their size, the first, the second and
+    /// later starts in them, exported and imported.
+    Environments(environments::Options),
 }
 
 pub(crate) fn main() -> anyhow::Result<()> {
@@ -94,5 +97,6 @@ async fn run(command: Command, common: &Common) -> anyhow::Result<Report> {
         Command::Crowd(options) => crowd::run(&options, common).await,
         Command::Status(options) => status::run(&options, common).await,
         Command::Store(options) => store::run(&options, common).await,
+        Command::Environments(options) => environments::run(&options, common).await,
     }
 }

@@ -2,6 +2,7 @@
 
 mod cli;
 mod crowd;
+mod environments;
 mod figures;
 mod fleet;
 mod flood;
