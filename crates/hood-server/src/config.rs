@@ -61,6 +61,8 @@ pub struct Server {
     pub allowed_hosts: Vec<String>,
     #[serde(rename = "drain_ms", deserialize_with = "millis")]
     pub drain: Duration,
+    #[serde(rename = "leave_ms", deserialize_with = "millis")]
+    pub leave: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::io::copy_bidirectional;
@@ -20,6 +20,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Balancer {
+    replicas: Arc<[Replica]>,
     _tasks: JoinSet<()>,
 }
 
@@ -27,6 +28,9 @@ pub(crate) struct Balancer {
 struct Replica {
     address: SocketAddr,
     ready: AtomicBool,
+    /// Taken out by whoever runs the installation.
+    out: AtomicBool,
+    connections: AtomicUsize,
 }
 
 impl Balancer {
@@ -36,14 +40,38 @@ impl Balancer {
         http: &reqwest::Client,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(front).await.context("listen for clients")?;
-        let replica = |address: &SocketAddr| Replica { address: *address, ready: AtomicBool::new(true) };
+        let replica = |address: &SocketAddr| Replica {
+            address: *address,
+            ready: AtomicBool::new(true),
+            out: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+        };
         let replicas: Arc<[Replica]> = replicas.iter().map(replica).collect();
         let mut tasks = JoinSet::new();
         for index in 0..replicas.len() {
             tasks.spawn(watch(Arc::clone(&replicas), index, http.clone()));
         }
-        tasks.spawn(accept(listener, replicas));
-        Ok(Self { _tasks: tasks })
+        tasks.spawn(accept(listener, Arc::clone(&replicas)));
+        Ok(Self { replicas, _tasks: tasks })
+    }
+
+    /// Sends no connection there any more, or again.
+    pub(crate) fn take_out(&self, address: SocketAddr, out: bool) {
+        for replica in self.replicas.iter().filter(|replica| replica.address == address) {
+            replica.out.store(out, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until the connections that lead there are over, but no longer than this.
+    pub(crate) async fn is_left(&self, address: SocketAddr, at_most: Duration) {
+        let open = || {
+            let there = self.replicas.iter().filter(|replica| replica.address == address);
+            there.map(|replica| replica.connections.load(Ordering::Relaxed)).sum::<usize>()
+        };
+        let deadline = Instant::now() + at_most;
+        while open() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 
@@ -66,24 +94,27 @@ async fn accept(listener: TcpListener, replicas: Arc<[Replica]>) {
         let Ok((client, _)) = listener.accept().await else { continue };
         let (replicas, turn) = (Arc::clone(&replicas), turn.fetch_add(1, Ordering::Relaxed));
         connections.spawn(async move {
-            if let Some(replica) = connect(&replicas, turn).await {
-                let (mut client, mut replica) = (client, replica);
+            if let Some((replica, mut there)) = connect(&replicas, turn).await {
+                let mut client = client;
+                replica.connections.fetch_add(1, Ordering::Relaxed);
                 // Whichever side breaks off: the other sees that it did.
-                let _ = copy_bidirectional(&mut client, &mut replica).await;
+                let _ = copy_bidirectional(&mut client, &mut there).await;
+                replica.connections.fetch_sub(1, Ordering::Relaxed);
             }
         });
     }
 }
 
 /// The ready ones first, each in turn; then the others, which may have become so.
-async fn connect(replicas: &[Replica], turn: usize) -> Option<TcpStream> {
+async fn connect(replicas: &[Replica], turn: usize) -> Option<(&Replica, TcpStream)> {
     let count = replicas.len();
     let round = (turn..turn + count).map(|index| &replicas[index % count]);
+    let round = round.filter(|replica| !replica.out.load(Ordering::Relaxed));
     let (ready, rest): (Vec<_>, Vec<_>) = round.partition(|replica| replica.ready.load(Ordering::Relaxed));
     for replica in ready.into_iter().chain(rest) {
         let connected = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(replica.address)).await;
         if let Ok(Ok(stream)) = connected {
-            return Some(stream);
+            return Some((replica, stream));
         }
     }
     None

@@ -46,6 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(250);
 /// The order in which roles are brought up to date: whoever is asked, before whoever asks.
 const ORDER: [Role; 4] = [Role::Dispatcher, Role::Worker, Role::Notifier, Role::Api];
+/// How long clients get to leave an API that is about to stop: a request that waits for an end waits less.
+const LEAVE: Duration = Duration::from_secs(15);
 /// Submitted before the migration, and sent again when the old release is gone.
 const REMEMBERED: u64 = 3;
 
@@ -86,7 +88,7 @@ impl Upgraded {
 pub(crate) async fn run(previous: &Path, setting: &Setting, seed: u64) -> anyhow::Result<Upgraded> {
     let mut site = Site::start(previous, setting).await?;
     let hooks = Hooks::listen().await?;
-    let _balancer = Balancer::start(setting.front, &site.fleet.apis, &site.fleet.http).await?;
+    let balancer = Balancer::start(setting.front, &site.fleet.apis, &site.fleet.http).await?;
     let client = client(setting.front, &site.fleet.token)?;
     let remembered = remember(&client, seed).await.context("submit before the upgrade")?;
     let load = Load::new(format!("upgrade-{seed}"), seed, 0, vec![client.clone()]);
@@ -96,7 +98,8 @@ pub(crate) async fn run(previous: &Path, setting: &Setting, seed: u64) -> anyhow
         clients.spawn(Arc::clone(&load).client(number));
     }
     let upgrade = async {
-        let lines = upgrade(&mut site, (&load, setting.front)).await?;
+        let front = Front { load: &load, balancer: &balancer, address: setting.front };
+        let lines = upgrade(&mut site, front).await?;
         load.storm_is_over();
         anyhow::Ok(lines)
     };
@@ -124,8 +127,34 @@ pub(crate) async fn run(previous: &Path, setting: &Setting, seed: u64) -> anyhow
     Ok(Upgraded { lines, violations, requests, failed, refusals: load.refusals() })
 }
 
+/// Where clients ask.
+#[derive(Clone, Copy)]
+struct Front<'a> {
+    load: &'a Load,
+    balancer: &'a Balancer,
+    address: SocketAddr,
+}
+
+impl Front<'_> {
+    /// A connection stays with the API that it was made to, unless clients make new ones.
+    fn connect_anew(self, site: &Site) -> anyhow::Result<()> {
+        self.load.connect_anew(vec![client(self.address, &site.fleet.token)?]);
+        Ok(())
+    }
+
+    /// Has clients leave the previous release's API, which closes idle connections as soon as it is told to
+    /// stop: a request that sets out at that moment is lost with them.
+    async fn leave_the_previous(self, site: &Site) -> anyhow::Result<()> {
+        let previous = site.address_of_the_previous_api()?;
+        self.balancer.take_out(previous, true);
+        self.connect_anew(site)?;
+        self.balancer.is_left(previous, LEAVE).await;
+        Ok(())
+    }
+}
+
 /// The steps, as docs/operations/upgrades.md has them. Answers what was seen at each.
-async fn upgrade(site: &mut Site, (load, front): (&Load, SocketAddr)) -> anyhow::Result<Vec<String>> {
+async fn upgrade(site: &mut Site, front: Front<'_>) -> anyhow::Result<Vec<String>> {
     let began = now();
     let mut lines = Vec::new();
     let say = |line: String| {
@@ -150,17 +179,22 @@ async fn upgrade(site: &mut Site, (load, front): (&Load, SocketAddr)) -> anyhow:
     }
     let joined_at = now();
     say("this release's roles are ready beside those".to_owned());
-    lines.extend(together(site, (load, front), joined_at).await.context("both releases together")?);
+    lines.extend(together(site, front, joined_at).await.context("both releases together")?);
     // Whoever goes back starts the previous release on a schema that is newer than it.
     for role in ORDER {
+        if role == Role::Api {
+            front.leave_the_previous(site).await?;
+        }
         site.restart_previous(role).await?;
     }
+    front.balancer.take_out(site.address_of_the_previous_api()?, false);
     let back_at = now();
     say("the previous release's roles were started again, on the newer schema".to_owned());
-    together(site, (load, front), back_at)
-        .await
-        .context("both releases together, the previous one started anew")?;
+    together(site, front, back_at).await.context("both releases together, the previous one started anew")?;
     for role in ORDER {
+        if role == Role::Api {
+            front.leave_the_previous(site).await?;
+        }
         site.retire(role).await?;
     }
     let gone_at = now();
@@ -179,13 +213,8 @@ fn starts_with_number(line: &str) -> bool {
 }
 
 /// Waits until each worker has worked with each dispatcher, and each API and notifier has had its share.
-async fn together(
-    site: &mut Site,
-    (load, front): (&Load, SocketAddr),
-    since: Micros,
-) -> anyhow::Result<Vec<String>> {
-    // A connection stays with the API that it was made to.
-    load.connect_anew(vec![client(front, &site.fleet.token)?]);
+async fn together(site: &mut Site, front: Front<'_>, since: Micros) -> anyhow::Result<Vec<String>> {
+    front.connect_anew(site)?;
     let before = site.counts().await?;
     let wanted: Vec<(Pair, usize)> = Pair::ALL.into_iter().map(|pair| (pair, ENDS_OF_A_PAIR)).collect();
     let ended = until_ended(site, since, &wanted).await?;

@@ -11,7 +11,7 @@ mod request_id;
 
 pub use caller::token_hash;
 pub(crate) use caller::{Caller, Keyring, authenticate};
-pub(crate) use edge::observe;
+pub(crate) use edge::{observe, part};
 pub use host::HostPolicy;
 pub(crate) use host::check_host;
 pub(crate) use origin::check_origin;

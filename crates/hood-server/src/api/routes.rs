@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ErrorCode};
-use super::guard::{authenticate, check_host, check_origin, observe};
+use super::guard::{authenticate, check_host, check_origin, observe, part};
 use super::openapi::Description;
 use super::state::ApiState;
 use super::{batches, dead, deliveries, docs, environments, evaluations, service};
@@ -59,6 +59,7 @@ pub fn router(state: ApiState) -> Router {
     let (keyed, _) = keyed().split_for_parts();
     let (open, _) = open().split_for_parts();
     let guards = ServiceBuilder::new()
+        .layer(from_fn_with_state(state.clone(), part))
         .layer(from_fn(observe))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state.clone(), check_host))

@@ -30,12 +30,14 @@ const ACCEPT_FAILURES_MAX: u32 = 300;
 /// The least that the HTTP library takes for a request's head.
 const HEAD_BYTES_MIN: usize = 8192;
 
-/// Serves the API until `shutdown`; then long answers end, open requests get the drain time, and
-/// this returns. An error means that no connection can be accepted any more.
+/// Serves the API until `shutdown`, and for the time of `leave` after it: not ready, and closing each
+/// connection with its answer, so that clients go elsewhere and none asks where nobody hears it any more.
+/// Then long answers end, open requests get the drain time, and this returns. An error means that no
+/// connection can be accepted any more.
 pub async fn serve(
     listener: TcpListener,
     state: ApiState,
-    shutdown: CancellationToken,
+    (shutdown, leave): (CancellationToken, Duration),
 ) -> anyhow::Result<()> {
     let limits = state.config().limits.connection.clone();
     let connections = Arc::new(Semaphore::new(limits.connections_max));
@@ -48,9 +50,15 @@ pub async fn serve(
     let open = GracefulShutdown::new();
     let server = Server { router: router(state.clone()), http, open, write_timeout };
     let upkeep = tokio::spawn(upkeep(state.clone()));
+    let left = async {
+        shutdown.cancelled().await;
+        state.leaving().cancel();
+        tokio::time::sleep(leave).await;
+    };
+    tokio::pin!(left);
     let served = loop {
         tokio::select! {
-            () = shutdown.cancelled() => break Ok(()),
+            () = &mut left => break Ok(()),
             accepted = accept(&listener, &connections) => match accepted {
                 Ok((stream, permit)) => server.connect(stream, permit),
                 Err(error) => break Err(error),

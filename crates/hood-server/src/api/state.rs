@@ -35,6 +35,8 @@ pub struct ApiState(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     parts: ApiParts,
+    /// Sends clients elsewhere while the server still answers.
+    leaving: CancellationToken,
     /// Ends long answers when the server is about to end.
     shutdown: CancellationToken,
     keyring: Keyring,
@@ -67,6 +69,7 @@ impl ApiState {
         figures.of_storage(&parts.store);
         Self(Arc::new(Inner {
             parts,
+            leaving: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             keyring: Keyring::default(),
             catalogues: Catalogues::default(),
@@ -94,6 +97,10 @@ impl ApiState {
 
     pub fn metrics(&self) -> &Metrics {
         &self.0.parts.metrics
+    }
+
+    pub fn leaving(&self) -> &CancellationToken {
+        &self.0.leaving
     }
 
     pub fn shutdown(&self) -> &CancellationToken {

@@ -81,6 +81,7 @@ pub const KEYS: &[Key] = &[
     key("server.listen", Kind::Address),
     key("server.allowed_hosts", Kind::List),
     count("server.drain_ms", 0, YEAR_MS),
+    count("server.leave_ms", 0, 600_000),
     count("api.body_bytes_max", 1024, 1024 * MIB),
     count("api.batch_evaluations_max", 1, 100_000),
     count("api.wait_ms_max", 0, 3_600_000),

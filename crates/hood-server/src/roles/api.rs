@@ -44,7 +44,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let address = listener.local_addr()?;
     let state = ApiState::new(store.clone(), Arc::clone(&clock), config, address, health)?;
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(api::serve(listener, state, stop.clone()));
+    let serving = tokio::spawn(api::serve(listener, state, (stop.clone(), config.server.leave)));
     data_dir.announce(address)?;
     tokio::spawn(stop.clone().run_until_cancelled_owned(ensure_key(
         Arc::clone(&data_dir),
@@ -69,7 +69,7 @@ async fn ensure_key(data_dir: Arc<DataDir>, store: Store, clock: Arc<dyn Clock>)
 }
 
 impl Running {
-    /// Open requests get the drain time.
+    /// Open requests get the drain time, once clients have had the time to go elsewhere.
     pub async fn shutdown(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.data_dir.withdraw();

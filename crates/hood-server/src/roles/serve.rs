@@ -138,7 +138,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     let address = listener.local_addr()?;
     let state = ApiState::new(store.clone(), clock, config, address, health)?;
     let stop_serving = CancellationToken::new();
-    let api = tokio::spawn(api::serve(listener, state, stop_serving.clone()));
+    let api = tokio::spawn(api::serve(listener, state, (stop_serving.clone(), Duration::ZERO)));
     if options.purpose != Purpose::Look {
         data_dir.announce(address)?;
     }

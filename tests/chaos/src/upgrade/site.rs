@@ -1,6 +1,7 @@
 //! An installation with two of each role, one of either release, on one PostgreSQL and one Redis. Each role
 //! has a database user of its own with the rights that the migrations give it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -124,6 +125,10 @@ impl Site {
         let Some(member) = self.fleet.members.get_mut(index) else { bail!("there is no member {index}") };
         member.invocation.binary = self.binary.clone();
         self.fleet.restart(index).await
+    }
+
+    pub(super) fn address_of_the_previous_api(&self) -> anyhow::Result<SocketAddr> {
+        self.fleet.apis.first().copied().context("there is no API")
     }
 
     pub(super) async fn restart_previous(&mut self, role: Role) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use hood_wire::api::{REQUEST_ID, TRACEPARENT};
@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use super::request_id::RequestId;
 use crate::api::error::{ApiError, PROBLEM_JSON};
+use crate::api::state::ApiState;
 use crate::telemetry::metrics;
 use crate::telemetry::traces::{Part, Trace, trace_id};
 
@@ -45,6 +46,16 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response<Body> 
     }
     .instrument(span)
     .await
+}
+
+/// While the server leaves, each answer is the last of its connection: a client that would ask once more over
+/// it does so elsewhere, instead of at the moment when it is closed.
+pub(crate) async fn part(State(state): State<ApiState>, request: Request, next: Next) -> Response<Body> {
+    let mut response = next.run(request).await;
+    if state.leaving().is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The span of one request, put in place of what the client sent: what is accepted belongs beneath it.

@@ -2,7 +2,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use hood_core::Timestamp;
-use hood_wire::api::{CapacityStatus, CheckState, Health, HealthDetail, StorageStatus};
+use hood_wire::api::{CapacityStatus, Check, CheckState, Health, HealthDetail, StorageStatus};
 
 use super::queue;
 use crate::api::catalogue;
@@ -30,8 +30,23 @@ pub(crate) async fn alive() -> &'static str {
     ),
 )]
 pub(crate) async fn ready(State(state): State<ApiState>) -> (StatusCode, Json<Health>) {
-    let health = state.health().check().await;
+    let mut health = state.health().check().await;
+    if state.leaving().is_cancelled() {
+        health.status = CheckState::Failed;
+        health.checks.push(leaving());
+    }
     (status(health.status), Json(health))
+}
+
+fn leaving() -> Check {
+    Check {
+        name: "leaving".to_owned(),
+        status: CheckState::Failed,
+        detail: "this process is about to stop: ask another one".to_owned(),
+        age_ms: 0,
+        took_ms: 0.0,
+        last_ok_age_ms: None,
+    }
 }
 
 const fn status(state: CheckState) -> StatusCode {

@@ -4,9 +4,40 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::answer::Answer;
 use crate::support::app::TestApp;
+
+/// Asks over a connection that is meant to stay, and gives what came until the other side closed it.
+async fn ask_and_stay(app: &TestApp, path: &str) -> String {
+    let mut stream = TcpStream::connect(app.address).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: keep-alive\r\n\r\n", app.address);
+    stream.write_all(request.as_bytes()).await.expect("asks");
+    let mut said = String::new();
+    let whole = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut said)).await;
+    whole.expect("the connection was closed").expect("readable");
+    said
+}
+
+#[tokio::test]
+async fn one_that_leaves_still_answers_is_not_ready_and_each_answer_is_its_connections_last() {
+    let app = TestApp::with(|settings| settings.leave = Duration::from_secs(60)).await;
+    app.begin_shutdown();
+    let began = Instant::now();
+    // The word to stop has arrived when it is not ready any more.
+    let not_ready = loop {
+        let said = ask_and_stay(&app, "/readyz").await;
+        if said.starts_with("HTTP/1.1 503") {
+            break said;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{said}");
+    };
+    assert!(not_ready.contains("connection: close") && not_ready.contains("leaving"), "{not_ready}");
+    let answered = ask_and_stay(&app, "/healthz").await;
+    assert!(answered.starts_with("HTTP/1.1 200") && answered.contains("connection: close"), "{answered}");
+}
 
 #[tokio::test]
 async fn alive_and_ready_need_no_key() {

@@ -51,6 +51,7 @@ pub(crate) struct Settings {
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) webhooks: Rules,
     pub(crate) request_bytes_in_rows_max: usize,
+    pub(crate) leave: Duration,
 }
 
 impl TestApp {
@@ -67,6 +68,7 @@ impl TestApp {
             allowed_hosts: Vec::new(),
             webhooks: Rules::default(),
             request_bytes_in_rows_max: 64 * 1024,
+            leave: Duration::ZERO,
         };
         change(&mut settings);
         let mut app = Self::over(settings).await;
@@ -105,7 +107,7 @@ impl TestApp {
             metrics: Metrics::install().expect("the only recorder"),
         });
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, state, stop.clone()));
+        let server = tokio::spawn(serve(listener, state, (stop.clone(), settings.leave)));
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         Self { address, token: String::new(), store, health, http, stop, server, settings, _dir: None }
     }
