@@ -1,6 +1,8 @@
 //! Migrations only append. What was applied is remembered with its checksum, and a database that
 //! came from elsewhere, or from a newer program that this one cannot work with, is refused.
 
+use std::time::Duration;
+
 use crate::db::{self, Connection, DatabaseUrl, Row, query};
 use crate::error::OpenError;
 use crate::rows::get;
@@ -195,7 +197,26 @@ fn accept(db: &Connection<'_>, at: &str, row: &Row) -> Result<i64, OpenError> {
     Ok(found)
 }
 
+/// Who works while this migrates takes locks in an order of its own: one of the two that wait for each
+/// other is broken off, and that may be the migration, which has changed nothing then.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
 async fn apply(db: &mut Connection<'_>, migration: &Migration) -> Result<(), sqlx::Error> {
+    let mut tried = 1;
+    loop {
+        match try_to_apply(db, migration).await {
+            Err(error) if tried < TRIES && db::postgres::is_clash(&error) => {
+                tracing::info!(version = migration.version, error = %error, "a migration is tried once more");
+                tokio::time::sleep(PAUSE * tried).await;
+                tried += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn try_to_apply(db: &mut Connection<'_>, migration: &Migration) -> Result<(), sqlx::Error> {
     db.command(if db.is_shared() { db::postgres::BEGIN } else { db::sqlite::BEGIN }).await?;
     let applied = apply_within(db, migration).await;
     db.command(if applied.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;

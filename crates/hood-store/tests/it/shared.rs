@@ -10,7 +10,7 @@ use hood_store::{
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Engine, TTL, TestStore, at, evaluation, has_postgres, new_id, serial, single, tenant, tenure,
+    Engine, TTL, TestStore, at, database, evaluation, has_postgres, new_id, serial, single, tenant, tenure,
 };
 
 const PROCESSES: usize = 3;
@@ -202,4 +202,51 @@ async fn all_who_migrate_at_once_find_one_schema() {
     for store in stores {
         store.close().await;
     }
+}
+
+/// Takes the last table of the migration first, and its first one when the migration waits for the last.
+const CROSSES: &str = "SET deadlock_timeout = '1h';
+    SELECT COUNT(*) FROM batches;
+    DO $$
+    BEGIN
+        WHILE NOT EXISTS (SELECT 1 FROM pg_locks WHERE relation = 'batches'::regclass AND NOT granted) LOOP
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+    END
+    $$;
+    SELECT COUNT(*) FROM requests;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_crosses_with_work_is_tried_once_more() {
+    if !has_postgres() {
+        return;
+    }
+    let t = TestStore::new(Engine::Postgres).await;
+    let (server, name) = (hood_testkit::postgres().await, database(&t));
+    let undo = "DELETE FROM schema_migrations WHERE version >= 14;
+        DO $$
+        DECLARE
+            policy RECORD;
+        BEGIN
+            FOR policy IN SELECT tablename, policyname FROM pg_policies WHERE policyname LIKE 'goes_with%'
+                OR policyname LIKE 'as_granted%' OR policyname = 'worker_keeps' LOOP
+                EXECUTE format('DROP POLICY %I ON %I', policy.policyname, policy.tablename);
+            END LOOP;
+        END
+        $$;";
+    server.sql(&name, undo).expect("back to the schema before");
+    let crossing = tokio::task::spawn_blocking({
+        let name = name.clone();
+        move || server.sql(&name, CROSSES)
+    });
+    // It has read, and waits, before anything is migrated.
+    let reads = "SELECT COUNT(*) FROM pg_locks WHERE relation = 'batches'::regclass AND granted";
+    while server.sql(&name, reads).expect("looks").trim() == "0" {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let url = t.config.url.clone().expect("an address");
+    let migrated = hood_store::migrate(&url).await.expect("migrates");
+    assert_eq!(migrated.steps.iter().map(|step| step.version).collect::<Vec<_>>(), [14]);
+    assert!(crossing.await.expect("no panic").is_ok(), "the migration gave way, and not the work");
+    t.check().await;
 }
