@@ -1,5 +1,7 @@
 //! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
 
+mod examples;
+
 use hood_wire::api::{Building, FieldError, Problem, WebhookMessage};
 use utoipa::OpenApi;
 use utoipa::openapi::path::Parameter;
@@ -62,6 +64,7 @@ pub(super) fn finish(document: &mut utoipa::openapi::OpenApi) {
             object.required = object.properties.keys().cloned().collect();
         }
     }
+    offer_examples(document);
     document.security = Some(vec![SecurityRequirement::new(KEY, Vec::<String>::new())]);
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten();
@@ -70,6 +73,17 @@ pub(super) fn finish(document: &mut utoipa::openapi::OpenApi) {
             if let RefOr::T(Parameter { schema: Some(RefOr::T(Schema::Object(object))), .. }) = parameter {
                 not_null(&mut object.schema_type);
             }
+        }
+    }
+}
+
+/// Where evaluations are submitted, one for each environment.
+fn offer_examples(document: &mut utoipa::openapi::OpenApi) {
+    let submit = document.paths.paths.get_mut("/v1/evaluations").and_then(|item| item.post.as_mut());
+    let Some(RefOr::T(body)) = submit.and_then(|submit| submit.request_body.as_mut()) else { return };
+    for content in body.content.values_mut() {
+        if let RefOr::T(content) = content {
+            content.examples = examples::submissions();
         }
     }
 }

@@ -35,7 +35,8 @@ pub struct Submission {
     /// Environment variables added to the base environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Name of the environment; the server's default if none is named.
+    /// Name of the environment; the server's default if none is named. `GET /v1/environments` lists those that the
+    /// server has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
     #[serde(default, skip_serializing_if = "is_default")]

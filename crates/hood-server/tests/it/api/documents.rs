@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use hood_wire::api::Submission;
 use reqwest::Method;
+use serde_json::Value;
 
 use crate::support::answer::Answer;
 use crate::support::app::TestApp;
@@ -59,5 +61,19 @@ async fn the_server_carries_its_document_and_a_page_that_needs_nothing_from_else
     for path in ["/", "/docs"] {
         let answer = get(path).await;
         assert!(answer.header("content-type").starts_with("text/html"), "{path} leads to the page");
+    }
+}
+
+#[test]
+fn each_environment_that_comes_along_has_an_example_to_choose() {
+    let document: Value = serde_json::from_str(&hood_server::api::openapi()).expect("is JSON");
+    let content = &document["paths"]["/v1/evaluations"]["post"]["requestBody"]["content"]["application/json"];
+    let examples = content["examples"].as_object().expect("there are examples");
+    let declarations = hood_dispatch::environment::builtin().expect("are sound");
+    assert_eq!(examples.len(), declarations.len());
+    for (example, declaration) in examples.values().zip(declarations) {
+        let submission: Submission = serde_json::from_value(example["value"].clone()).expect("is one");
+        assert_eq!(submission.environment.as_deref(), Some(&*declaration.name));
+        assert_eq!(example["summary"], format!("{}: {}", declaration.name, declaration.description));
     }
 }
