@@ -90,6 +90,8 @@ impl ClientBuilder {
             // The token is for this server alone: no proxy of the environment, no redirect.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            // It speaks HTTP alone, so nobody's certificates are read, nor missed where a host has none.
+            .tls_certs_only([])
             .build()
             .map_err(Error::Setup)?;
         let caller = Caller { http, base, authorization, retry: self.retry, on_pause: self.on_pause };

@@ -13,12 +13,17 @@ use opentelemetry::trace::{
     TraceState, Tracer as _,
 };
 use opentelemetry::{Context, KeyValue, Value, global};
-use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
 /// How long a stop waits for what is not exported yet.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// For one batch of spans.
+const EXPORT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Appended to the endpoint where it names no path, as OTLP over HTTP says.
 const TRACES_PATH: &str = "/v1/traces";
@@ -42,8 +47,11 @@ pub fn export(endpoint: &str, role: &'static str) -> Result<Option<Exporting>, E
     if endpoint.is_empty() {
         return Ok(None);
     }
-    let exporter = SpanExporter::builder()
-        .with_http()
+    let mut exporter = SpanExporter::builder().with_http();
+    if endpoint.starts_with("http://") {
+        exporter = exporter.with_http_client(plain_client()?);
+    }
+    let exporter = exporter
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{}{TRACES_PATH}", endpoint.trim_end_matches('/')))
         .build()?;
@@ -54,6 +62,16 @@ pub fn export(endpoint: &str, role: &'static str) -> Result<Option<Exporting>, E
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     global::set_tracer_provider(provider.clone());
     Ok(Some(Exporting(provider)))
+}
+
+/// For a collector that is spoken to without TLS. The exporter's own client wants certificates of
+/// authorities for that too, and a container may have none.
+fn plain_client() -> Result<reqwest::blocking::Client, ExporterBuildError> {
+    let build = || reqwest::blocking::Client::builder().timeout(EXPORT_TIME_MAX).tls_certs_only([]).build();
+    // A blocking client has a runtime of its own, which cannot be begun on a thread of another.
+    let built = std::thread::spawn(build).join();
+    let built = built.map_err(|_| ExporterBuildError::InternalFailure("its client panicked".to_owned()))?;
+    built.map_err(|error| ExporterBuildError::InternalFailure(format!("it has no client: {error}")))
 }
 
 /// One span; it ends when this goes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Certificate, Client, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
 use super::{Rules, Signer, Target};
 
@@ -61,21 +61,21 @@ pub struct Sender {
 impl Sender {
     /// `ca` holds certificates, in PEM, that are believed besides the host's.
     pub fn new(rules: Arc<Rules>, ca: Option<&[u8]>, signer: Signer) -> Result<Self, SenderError> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .dns_resolver(Arc::new(Checked(Arc::clone(&rules))))
-            .connect_timeout(CONNECT_TIME_MAX)
-            .timeout(SEND_TIME_MAX)
-            .http1_only()
-            // A connection that was kept would be to an address that was checked before.
-            .pool_max_idle_per_host(0);
-        if let Some(pem) = ca {
-            builder = builder
-                .tls_certs_merge(Certificate::from_pem_bundle(pem).map_err(SenderError::Certificates)?);
-        }
-        Ok(Self { http: builder.build().map_err(SenderError::Client)?, rules, signer })
+        let http = match ca {
+            Some(pem) => {
+                let certificates = Certificate::from_pem_bundle(pem).map_err(SenderError::Certificates)?;
+                builder(&rules).tls_certs_merge(certificates).build()
+            }
+            // What fails is that the host, as a container may, has no certificates of authorities at all.
+            None => builder(&rules).build().or_else(|error| {
+                tracing::warn!(
+                    error = &error as &dyn Error,
+                    "webhooks over TLS will fail, those without are sent; webhooks.ca or SSL_CERT_FILE can name certificates"
+                );
+                builder(&rules).tls_certs_only([]).build()
+            }),
+        };
+        Ok(Self { http: http.map_err(SenderError::Client)?, rules, signer })
     }
 
     pub fn rules(&self) -> &Arc<Rules> {
@@ -98,6 +98,19 @@ impl Sender {
             Err(error) => failed(&error),
         }
     }
+}
+
+fn builder(rules: &Arc<Rules>) -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .dns_resolver(Arc::new(Checked(Arc::clone(rules))))
+        .connect_timeout(CONNECT_TIME_MAX)
+        .timeout(SEND_TIME_MAX)
+        .http1_only()
+        // A connection that was kept would be to an address that was checked before.
+        .pool_max_idle_per_host(0)
 }
 
 async fn judge(mut answer: reqwest::Response) -> Sent {

@@ -54,7 +54,13 @@ fn bucket(config: &S3Config) -> Result<Arc<dyn ObjectStore>, object_store::Error
         }
         None => AmazonS3Builder::from_env(),
     };
-    let client = ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
+    let plain = config.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let client = ClientOptions::new()
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout(REQUEST_TIMEOUT)
+        // A host without certificates of authorities can do without, where nothing is asked over TLS: keys that
+        // are to be found may be.
+        .with_no_system_certificates(plain && config.keys.is_some());
     let backoff = BackoffConfig { init_backoff: RETRY_PAUSE_FIRST, max_backoff: RETRY_PAUSE_CAP, base: 2.0 };
     let mut builder = builder
         .with_client_options(client)
@@ -64,7 +70,7 @@ fn bucket(config: &S3Config) -> Result<Arc<dyn ObjectStore>, object_store::Error
         // The server refuses what did not arrive as it was sent.
         .with_checksum_algorithm(Checksum::SHA256);
     if let Some(endpoint) = &config.endpoint {
-        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        builder = builder.with_endpoint(endpoint).with_allow_http(plain);
     }
     let bucket = builder.build()?;
     if config.prefix.is_empty() {
