@@ -62,12 +62,35 @@ fn compile(workspace: &Path, target: &str, target_dir: &Path) -> Fallible<()> {
             cargo.env_remove(name);
         }
     }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", without_places(workspace, target_dir)?);
     let output = cargo.output().map_err(|error| format!("cannot run cargo for the agent: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     Err(format!("the agent does not build:\n{}", String::from_utf8_lossy(&output.stderr))
         .replace('\n', "\ncargo::error="))
+}
+
+/// The flags that keep directories of this machine out of what is built: the same sources give the same
+/// bytes wherever they lie.
+fn without_places(workspace: &Path, target_dir: &Path) -> Fallible<OsString> {
+    let workspace = workspace.canonicalize().map_err(|error| format!("no workspace: {error}"))?;
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let places = [(Some(workspace), "/fumehood"), (home, "/cargo"), (Some(target_dir.to_owned()), "/target")];
+    let mut flags = OsString::new();
+    // Of several that fit, the last one counts.
+    for (place, name) in places {
+        let Some(place) = place else { continue };
+        if !flags.is_empty() {
+            flags.push("\x1f");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(place);
+        flags.push("=");
+        flags.push(name);
+    }
+    Ok(flags)
 }
 
 fn is_kept(name: &OsString) -> bool {

@@ -1,53 +1,68 @@
-//! Fumehood's own container images: the server, and the agent. Each holds one program, what that needs
-//! to start, and nothing else.
+//! Fumehood's own container images: the server, and the agent. Each holds one static program and
+//! nothing else.
+
+mod build;
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use hood_image::{Component, ImageConfig, Recipe, Source, bill_of_materials, export};
 
+use build::MUSL;
+
 /// Nobody's, and not root.
 const USER: &str = "65532:65532";
 const DATA_DIR: &str = "/var/lib/fumehood";
-const MUSL: &str = "x86_64-unknown-linux-musl";
 
 /// Writes `fumehood.tar` and `hood-agent.tar` into `to`, each with a list of what it is made of.
-pub(crate) fn write(root: &Path, server: &Path, to: &Path) -> anyhow::Result<()> {
+pub(crate) fn write(root: &Path, profile: &str, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
-    let mut files = vec![("usr/bin/fumehood".to_owned(), read(server)?)];
-    for library in libraries(server)? {
-        let name = library.to_string_lossy().trim_start_matches('/').to_owned();
-        files.push((name, read(&library)?));
-    }
+    let built = build::server(root, profile)?;
     let config = ImageConfig {
         entrypoint: vec!["/usr/bin/fumehood".to_owned()],
         cmd: vec!["serve".to_owned()],
-        env: vec![("FUMEHOOD_DATA_DIR".to_owned(), DATA_DIR.to_owned())],
-        user: USER.to_owned(),
-        workdir: "/".to_owned(),
-        ..ImageConfig::default()
+        // There is no /tmp in it, where locks and scratch would lie otherwise.
+        env: ["FUMEHOOD_DATA_DIR", "TMPDIR"].map(|name| (name.to_owned(), DATA_DIR.to_owned())).to_vec(),
+        labels: labels("fumehood", "Fumehood: runs untrusted programs, and judges how they end"),
+        ..of_nobody()
     };
-    let crates = crates(root, &["-p", "hood-server"])?;
-    image(to, "fumehood", (files, config), &crates)?;
-    let agent = build_agent(root)?;
+    // What it carries within itself counts.
+    let carried = ["hood-server", "hood-agent", "hood-unpack"];
+    image(to, "fumehood", (("usr/bin/fumehood", &built.server), config), &crates(root, &carried)?)?;
     let config = ImageConfig {
         entrypoint: vec!["/hood-agent".to_owned()],
-        user: USER.to_owned(),
-        ..ImageConfig::default()
+        labels: labels("hood-agent", "Fumehood's agent, which is the first process of a sandbox"),
+        ..of_nobody()
     };
-    let crates = self::crates(root, &["-p", "hood-agent", "--target", MUSL])?;
-    image(to, "hood-agent", (vec![("hood-agent".to_owned(), read(&agent)?)], config), &crates)
+    image(to, "hood-agent", (("hood-agent", &built.agent), config), &crates(root, &["hood-agent"])?)
+}
+
+fn of_nobody() -> ImageConfig {
+    ImageConfig { user: USER.to_owned(), workdir: "/".to_owned(), ..ImageConfig::default() }
+}
+
+fn labels(title: &str, description: &str) -> Vec<(String, String)> {
+    // No commit is among them: what changes nothing in the program changes nothing in its image.
+    let labels = [
+        ("dev.fumehood.read-only-root", "true"),
+        ("org.opencontainers.image.description", description),
+        ("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE")),
+        ("org.opencontainers.image.title", title),
+        ("org.opencontainers.image.version", env!("CARGO_PKG_VERSION")),
+    ];
+    labels.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
 fn image(
     to: &Path,
     name: &str,
-    (files, config): (Vec<(String, Vec<u8>)>, ImageConfig),
+    ((at, program), config): ((&str, &Path), ImageConfig),
     components: &[Component],
 ) -> anyhow::Result<()> {
-    let layers = vec![Source::Programs(files)];
+    let program = fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let layers = vec![Source::Programs(vec![(at.to_owned(), program)])];
     let recipe = Recipe { layers, config, reference: format!("{name}:{}", env!("CARGO_PKG_VERSION")) };
     let path = to.join(format!("{name}.tar"));
     let spool_path = to.join(format!("{name}.layers"));
@@ -60,7 +75,7 @@ fn image(
     let text = serde_json::to_string_pretty(&bill).context("write the bill of materials")? + "\n";
     fs::write(to.join(format!("{name}.tar.cdx.json")), text)?;
     println!(
-        "{} {} ({} bytes, {} crates)",
+        "{} {} ({} bytes, {} components)",
         path.display(),
         exported.digest,
         exported.bytes,
@@ -69,46 +84,11 @@ fn image(
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("read {}", path.display()))
-}
-
-/// The shared objects that a program needs, its loader among them; none where it is static.
-fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("run ldd")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let mut found: Vec<PathBuf> = said
-        .lines()
-        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from))
-        .collect();
-    if said.contains("not found") {
-        bail!("{} needs what is not on this host: {said}", program.display());
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
-fn build_agent(root: &Path) -> anyhow::Result<PathBuf> {
-    let target = root.join("target/agent");
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--quiet", "-p", "hood-agent", "--profile", "agent", "--target", MUSL])
-        .arg("--target-dir")
-        .arg(&target)
-        .current_dir(root)
-        .status()
-        .context("run cargo")?;
-    if !status.success() {
-        bail!("the agent does not build; is the target there? rustup target add {MUSL}");
-    }
-    Ok(target.join(MUSL).join("agent/hood-agent"))
-}
-
-/// Every crate that is compiled in.
+/// Every crate that is compiled into these of ours, and Rust's own library beneath them.
 fn crates(root: &Path, of: &[&str]) -> anyhow::Result<Vec<Component>> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "-e", "normal", "--prefix", "none"])
-        .args(of)
+        .args(["tree", "--locked", "-e", "normal", "--prefix", "none", "--target", MUSL])
+        .args(of.iter().flat_map(|name| ["--package", name]))
         .current_dir(root)
         .output()
         .context("run cargo")?;
@@ -117,6 +97,9 @@ fn crates(root: &Path, of: &[&str]) -> anyhow::Result<Vec<Component>> {
     }
     let said = String::from_utf8_lossy(&output.stdout);
     let mut crates: Vec<Component> = said.lines().filter_map(component).collect();
+    let version = build::rust_version(root)?;
+    let purl = Some(format!("pkg:generic/rust@{version}"));
+    crates.push(Component { name: "rust".to_owned(), version, purl });
     crates.sort();
     crates.dedup();
     Ok(crates)
@@ -126,6 +109,5 @@ fn crates(root: &Path, of: &[&str]) -> anyhow::Result<Vec<Component>> {
 fn component(line: &str) -> Option<Component> {
     let mut words = line.split(' ');
     let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
-    let purl = Some(format!("pkg:cargo/{name}@{version}"));
-    Some(Component { name: name.to_owned(), version: version.to_owned(), purl })
+    Some(Component::rust(name, version))
 }

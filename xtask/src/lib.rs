@@ -15,8 +15,9 @@ usage: cargo xtask COMMAND
   tidy              check the rules of CONTRIBUTING.md that a machine can hold
   migrations        record the migrations that are new, so that nobody changes them later
   docs FUMEHOOD     check that every command in the documentation is one that FUMEHOOD knows
-  images FUMEHOOD DIR
-                    write container images of FUMEHOOD, a built server, and of its agent into DIR
+  images DIR [PROFILE]
+                    build the server and its agent as static programs, with cargo's profile `release` unless
+                    another is named, and write a container image of each into DIR
   snapshots         write anew what is made from the code and committed: openapi/*.json, docs/errors.md,
                     docs/configuration.md, help texts";
 
@@ -27,7 +28,8 @@ pub fn run(args: &[String]) -> ExitCode {
         ["tidy"] => tidy::check(&root()).and_then(|findings| report(&findings)),
         ["migrations"] => tidy::record_migrations(&root()),
         ["docs", binary] => docs::check(&root(), Path::new(binary)).and_then(|findings| report(&findings)),
-        ["images", server, dir] => images::write(&root(), Path::new(server), Path::new(dir)),
+        ["images", dir] => images::write(&root(), "release", Path::new(dir)),
+        ["images", dir, profile] => images::write(&root(), profile, Path::new(dir)),
         ["snapshots"] => snapshots(&root()),
         _ => {
             eprintln!("{USAGE}");

@@ -29,6 +29,11 @@ impl Component {
         Self::of("pypi", name, version)
     }
 
+    /// A crate of crates.io's.
+    pub fn rust(name: &str, version: &str) -> Self {
+        Self::of("cargo", name, version)
+    }
+
     fn of(kind: &str, name: &str, version: &str) -> Self {
         // `+` and `:` mean something else in a URL.
         let encoded = version.replace('%', "%25").replace('+', "%2B").replace(':', "%3A");

@@ -10,8 +10,8 @@ use rustix::mount::{
 use super::{Step, StepFailed};
 use crate::protocol::{Blueprint, PROGRAM_ID};
 
-/// Where things are put together, in a mount namespace of our own. Every host has it, and nothing
-/// of it is touched: a tmpfs covers it first.
+/// Where things are put together, in a mount namespace of our own. Every host has it, if not every
+/// container, and nothing of it is touched: a tmpfs covers it first.
 const WORKSHOP: &str = "/tmp";
 const ROOT: &str = "/tmp/root";
 /// The upper half of the root overlay: mount points, so that images need none.
@@ -32,7 +32,7 @@ const READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "bus", "fs", "irq"];
 pub(super) fn build(blueprint: &Blueprint) -> Result<(), StepFailed> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("cut mounts off from the host's")?;
-    disk(blueprint).step("mount the place's tmpfs")?;
+    disk(blueprint).step("mount the place's tmpfs over /tmp")?;
     skeleton().step("lay out the root's mount points")?;
     // Two lower layers and no upper one: an instance of its own over shared files, so that neither
     // inotify nor flock meets a neighbour, and nothing can be written. The mount points lie over the
