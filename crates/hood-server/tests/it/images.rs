@@ -1,5 +1,7 @@
 //! Black box: images from elsewhere, imported with the command line and run unmodified.
 
+mod bearer;
+mod encrypted;
 pub(crate) mod foreign;
 mod hostile;
 mod registry;

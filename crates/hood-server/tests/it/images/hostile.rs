@@ -1,17 +1,20 @@
 //! Black box: registries that mean no good. Each is a small HTTP server of the test's own; whatever it
 //! answers ends in an error that says what is wrong, and nothing of it stays.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
+use axum::serve::Listener;
 use hood_image::Digest;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::run;
+use super::encrypted::Identity;
+use super::{foreign, import, run};
 use crate::support::shell::Shell;
 
 /// Paths, with the key that came along.
@@ -32,7 +35,14 @@ struct Shared {
 
 impl Fake {
     async fn start(answer: impl Fn(&str, &HeaderMap) -> Response<Body> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), answer)
+    }
+
+    /// Likewise, where whoever asks has connected by `listener`.
+    fn on<L: Listener<Addr = SocketAddr>>(
+        listener: L,
+        answer: impl Fn(&str, &HeaderMap) -> Response<Body> + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("bound").to_string();
         let asked = Arc::default();
         let shared = Shared { answer: Arc::new(answer), asked: Arc::clone(&asked) };
@@ -237,4 +247,56 @@ async fn a_token_is_got_where_the_registry_says_and_used() {
     // Without a name and password it is asked for all the same: many give tokens to anybody.
     let said = pull(&registry, "app", &[]).await;
     assert!(said.contains("without credentials"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_follows_no_token_server_that_leads_elsewhere() {
+    let elsewhere = Fake::start(|_, _| answer(200, &[], r#"{"token": "t0ken"}"#)).await;
+    let to = format!("http://{}/token", elsewhere.address);
+    let tokens = Fake::start(move |_, _| answer(307, &[("location", &to)], "")).await;
+    let realm = format!("Bearer realm=\"http://{}/token\"", tokens.address);
+    let registry = Fake::start(move |_, _| answer(401, &[("www-authenticate", &realm)], "")).await;
+    let said = pull(&registry, "app", &["--username", "ci", "--password-file", "password"]).await;
+    assert!(said.contains("get a token") && said.contains("status 307"), "{said}");
+    assert_eq!((tokens.asked().len(), elsewhere.asked()), (1, Vec::new()), "it was not followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_goes_to_no_address_without_tls_where_the_registry_has_it() {
+    let tokens = Fake::start(|_, _| answer(200, &[], r#"{"token": "t0ken"}"#)).await;
+    let realm = format!("Bearer realm=\"http://{}/token\"", tokens.address);
+    let identity = Identity::new();
+    let encrypted = identity.listen().await;
+    let registry = Fake::on(encrypted, move |_, _| answer(401, &[("www-authenticate", &realm)], ""));
+    let ca = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(ca.path(), &identity.authority).expect("written");
+    let ca = ca.path().to_str().expect("text");
+    let login = ["--username", "ci", "--password-file", "password", "--ca-file", ca];
+    let said = pull(&registry, "app", &login).await;
+    assert!(said.contains("an address without TLS"), "{said}");
+    assert_eq!((registry.asked().len(), tokens.asked()), (1, Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_and_keys_are_sent_nowhere_but_to_the_registry() {
+    let elsewhere = Fake::start(|_, _| answer(201, &[], "")).await;
+    let to = format!("http://{}/upload", elsewhere.address);
+    let registry = Fake::start(move |path, headers| match path {
+        _ if headers.get(header::AUTHORIZATION).is_none() => {
+            answer(401, &[("www-authenticate", "Basic realm=\"x\"")], "")
+        }
+        path if path.ends_with("/uploads/") => answer(202, &[("location", &to)], ""),
+        _ => answer(404, &[], ""),
+    })
+    .await;
+    let (shell, reference) = (Shell::new(), format!("{}/app", registry.address));
+    shell.file("password", "hunter2");
+    let archive = foreign::distroless(&shell.path("app.tar"));
+    let push = ["env", "push", "app", &reference, "--username", "ci", "--password-file", "password"];
+    let (status, _, said) = tokio::task::block_in_place(|| {
+        import(&shell, &archive, "app");
+        run(&shell, &push)
+    });
+    assert!(status == 125 && said.contains("wants layers sent elsewhere"), "{status}: {said}");
+    assert_eq!(elsewhere.asked(), Vec::new());
 }

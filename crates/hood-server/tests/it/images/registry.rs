@@ -7,16 +7,17 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use super::encrypted::Identity;
 use super::{foreign, run};
 use crate::support::shell::Shell;
 
 const MODULE: &str = "github.com/distribution/distribution/v3/cmd/registry@v3.1.2";
-const PASSWORD: &str = "hunter2";
+pub(super) const PASSWORD: &str = "hunter2";
 /// Of the password, for user `ci`.
 const HTPASSWD: &str = "ci:$2y$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSFPIvxV7t8.\n";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Open,
     /// Wants a name and password.
     Private,
@@ -24,25 +25,10 @@ enum Kind {
     Encrypted,
 }
 
-/// An authority, and what it gave a server on 127.0.0.1: certificate and key, in PEM.
-fn certificates() -> (String, String, String) {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-
-    let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(Vec::new()).expect("no names");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).expect("signed").pem();
-    let issuer = Issuer::new(params, key);
-    let server = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("an address");
-    let certificate = params.signed_by(&server, &issuer).expect("signed").pem();
-    (ca, certificate, server.serialize_pem())
-}
-
 /// A registry that ends with the test.
-struct Registry {
+pub(super) struct Registry {
     child: Child,
-    address: String,
+    pub(super) address: String,
     /// Who signed its certificate, in PEM.
     authority: Option<String>,
     _dir: tempfile::TempDir,
@@ -76,7 +62,7 @@ fn program() -> Result<PathBuf, String> {
 }
 
 impl Registry {
-    fn start(kind: Kind) -> Result<Self, String> {
+    pub(super) fn start(kind: Kind) -> Result<Self, String> {
         let program = program()?;
         let dir = tempfile::tempdir().expect("a directory");
         let root = dir.path().display();
@@ -88,10 +74,10 @@ impl Registry {
         };
         let (mut tls, mut authority) = (String::new(), None);
         if kind == Kind::Encrypted {
-            let (ca, certificate, key) = certificates();
-            std::fs::write(dir.path().join("tls.crt"), certificate).expect("written");
-            std::fs::write(dir.path().join("tls.key"), key).expect("written");
-            authority = Some(ca);
+            let identity = Identity::new();
+            std::fs::write(dir.path().join("tls.crt"), identity.certificate).expect("written");
+            std::fs::write(dir.path().join("tls.key"), identity.key).expect("written");
+            authority = Some(identity.authority);
             tls = format!("  tls:\n    certificate: {root}/tls.crt\n    key: {root}/tls.key\n");
         }
         let config = format!(
@@ -118,12 +104,12 @@ impl Registry {
     }
 }
 
-fn skip(reason: &str) {
+pub(super) fn skip(reason: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "\nSKIPPED: registry: {reason}");
 }
 
-fn json(shell: &Shell, arguments: &[&str]) -> Value {
+pub(super) fn json(shell: &Shell, arguments: &[&str]) -> Value {
     let (status, stdout, stderr) = run(shell, arguments);
     assert_eq!(status, 0, "{arguments:?}: {stderr}");
     serde_json::from_str(&stdout).expect("one JSON document")
@@ -230,7 +216,7 @@ fn an_encrypted_registry_is_believed_by_its_authority_alone() {
     let made = super::import(&shell, &foreign::distroless(&shell.path("app.tar")), "app");
     shell.file("good", PASSWORD);
     shell.file("ca.pem", registry.authority.as_deref().expect("it has one"));
-    shell.file("other.pem", &certificates().0);
+    shell.file("other.pem", &Identity::new().authority);
     let login = ["--username", "ci", "--password-file", "good", "--ca-file"];
     let with = |what: &[&str], ca: &str| run(&shell, &[what, &login, &[ca]].concat());
     let push = ["env", "push", "app", &reference];
