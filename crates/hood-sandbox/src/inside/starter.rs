@@ -96,8 +96,7 @@ fn serve(
     if blueprint.single_id {
         nest::enter(command).map_err(|failed| failed.source).tell(setting_up, "nest the program")?;
     } else {
-        // From the program's leaf, so that this is what the program takes for the root of all cgroups.
-        sys::unshare(libc::CLONE_NEWCGROUP).tell(setting_up, "enter a cgroup namespace")?;
+        sys::unshare(own_namespaces(blueprint)).tell(setting_up, "enter namespaces of its own")?;
     }
     privilege::keep(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP)
         .tell(setting_up, "drop the starter's capabilities")?;
@@ -109,6 +108,15 @@ fn serve(
     let run = receive_inputs(&mut orders, blueprint)?;
     drop(orders);
     become_program(command, &run, &filters, blueprint)
+}
+
+/// What a starter enters by itself, in the place's user namespace.
+const fn own_namespaces(blueprint: &Blueprint) -> libc::c_int {
+    // From the program's leaf, so that this is what the program takes for the root of all cgroups.
+    let cgroup = libc::CLONE_NEWCGROUP;
+    // Segments, semaphores and queues outlive whoever made them and end with their namespace: those of a
+    // build end with its last process, and its program never sees them.
+    if blueprint.builds { cgroup | libc::CLONE_NEWIPC } else { cgroup }
 }
 
 /// Takes orders until it is told to go. Files are written with the program's ids and in its cgroup.

@@ -24,9 +24,11 @@
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -523,6 +525,46 @@ static int exhaust(void) {
     return 0;
 }
 
+/* What outlives the process that made it, and is no file. */
+enum { LEFT_KEY = 0x68656c64 };
+static const char LEFT[] = "left by the build";
+
+/* In this namespace, whoever made them. */
+static int objects(const char *kind) {
+    struct shm_info memory = {0};
+    struct seminfo semaphores = {0};
+    struct msginfo queues = {0};
+    if (!strcmp(kind, "segments")) return shmctl(0, SHM_INFO, (void *)&memory) < 0 ? -1 : memory.used_ids;
+    if (!strcmp(kind, "semaphore sets")) return semctl(0, 0, SEM_INFO, &semaphores) < 0 ? -1 : semaphores.semusz;
+    return msgctl(0, MSG_INFO, (void *)&queues) < 0 ? -1 : queues.msgpool;
+}
+
+static const char *const KINDS[] = {"segments", "semaphore sets", "message queues"};
+
+static int leave_objects(void) {
+    int segment = shmget(LEFT_KEY, 1 << 20, IPC_CREAT | 0666), private = shmget(IPC_PRIVATE, 4096, 0666);
+    char *memory = shmat(segment, 0, 0);
+    if (memory == (void *)-1 || private < 0) return 2;
+    strcpy(memory, LEFT);
+    int semaphores = semget(LEFT_KEY, 1, IPC_CREAT | 0666), queue = msgget(LEFT_KEY, IPC_CREAT | 0666);
+    struct { long type; char text[sizeof LEFT]; } message = {.type = 1};
+    strcpy(message.text, LEFT);
+    if (semctl(semaphores, 0, SETVAL, 7) || msgsnd(queue, &message, sizeof message.text, 0)) return 3;
+    for (int i = 0; i < 3; i++) printf("%s: %d\n", KINDS[i], objects(KINDS[i]));
+    refused("a POSIX queue", mq_open("/left", O_CREAT | O_RDWR, 0666, 0));
+    return 0;
+}
+
+static int find_objects(void) {
+    for (int i = 0; i < 3; i++) verdict(objects(KINDS[i]) == 0, KINDS[i], objects(KINDS[i]));
+    refused("the build's segment", shmget(LEFT_KEY, 0, 0));
+    refused("the build's semaphore", semget(LEFT_KEY, 0, 0));
+    refused("the build's queue", msgget(LEFT_KEY, 0));
+    refused("the build's POSIX queue", mq_open("/left", O_RDONLY));
+    works("a segment of its own", shmget(LEFT_KEY, 4096, IPC_CREAT | IPC_EXCL | 0600));
+    return 0;
+}
+
 static int modest(void) {
     works("inotify", inotify_init1(0));
     sigset_t set;
@@ -645,6 +687,8 @@ int main(int argc, char **argv) {
     RUN("spread", spread());
     RUN("hog", hog(how));
     RUN("exhaust", exhaust());
+    RUN("leave-objects", leave_objects());
+    RUN("find-objects", find_objects());
     RUN("modest", modest());
     RUN("landlocked", landlocked());
     RUN("survivor", survivor());

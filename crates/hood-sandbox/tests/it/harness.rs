@@ -183,6 +183,8 @@ fn adversary() -> &'static [u8] {
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) assignment: Assignment,
+    /// What runs before it.
+    pub(crate) build: Option<Assignment>,
     pub(crate) files: Vec<(Vec<u8>, Vec<u8>, bool)>,
     pub(crate) stdin: Vec<u8>,
     pub(crate) limits: GroupLimits,
@@ -195,6 +197,7 @@ pub(crate) fn job(arguments: &[&str]) -> Job {
     let mut argv = vec![b"adversary".to_vec()];
     argv.extend(arguments.iter().map(|argument| argument.as_bytes().to_vec()));
     Job {
+        build: None,
         assignment: Assignment {
             argv,
             env: vec![b"PATH=/bin".to_vec()],
@@ -272,7 +275,7 @@ impl Session {
             disk_bytes: job.disk_bytes,
             disk_inodes: job.disk_inodes,
             calls: job.calls,
-            builds: false,
+            builds: job.build.is_some(),
         };
         let mut place = launcher
             .prepare(&spec)
@@ -285,7 +288,10 @@ impl Session {
             place,
             link,
             reader: FrameReader::default(),
-            conversation: Conversation::new(job.assignment.output_bytes),
+            conversation: match &job.build {
+                Some(build) => Conversation::with_build(build.output_bytes, job.assignment.output_bytes),
+                None => Conversation::new(job.assignment.output_bytes),
+            },
             next: 1,
             acknowledges: true,
         }
@@ -304,6 +310,9 @@ impl Session {
 
     pub(crate) fn assign(&mut self, job: &Job) {
         self.send(&HostFrame::Assignment(job.assignment.clone()));
+        if let Some(build) = &job.build {
+            self.send(&HostFrame::Build(build.clone()));
+        }
         for (path, bytes, executable) in &job.files {
             self.send(&HostFrame::File { path: path.clone(), executable: *executable });
             for chunk in bytes.chunks(60_000) {
@@ -361,6 +370,22 @@ impl Session {
     }
 
     pub(crate) fn finish(mut self) -> Done {
+        let done = self.hear_out(hood_sandbox::Phase::Run);
+        self.place.destroy().unwrap();
+        done
+    }
+
+    /// Hears a build out, which must succeed, and lets the program go as a dispatcher does.
+    pub(crate) fn finish_build(&mut self) -> Done {
+        let built = self.hear_out(hood_sandbox::Phase::Build);
+        assert_eq!(built.exit(), Exit::Code(0), "{}{}", built.text(), String::from_utf8_lossy(&built.stderr));
+        self.place.end_build().unwrap();
+        self.conversation.go_on();
+        self.send(&HostFrame::Go);
+        built
+    }
+
+    fn hear_out(&mut self, phase: hood_sandbox::Phase) -> Done {
         let (mut stdout, mut stderr, mut output_frames) = (Vec::new(), Vec::new(), 0);
         let end = loop {
             match self.receive().expect("the place ended without a terminal frame") {
@@ -376,8 +401,7 @@ impl Session {
                 AgentFrame::Hello { .. } | AgentFrame::Started { .. } | AgentFrame::Truncated { .. } => {}
             }
         };
-        let sample = self.place.sample(hood_sandbox::Phase::Run);
-        self.place.destroy().unwrap();
+        let sample = self.place.sample(phase);
         Done { end, stdout, stderr, sample, output_frames }
     }
 }

@@ -6,6 +6,7 @@
 //! that was not tested is not to be believed.
 
 mod attacks;
+mod builds;
 mod burial;
 mod filter;
 mod floods;

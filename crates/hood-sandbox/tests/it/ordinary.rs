@@ -9,6 +9,7 @@ use std::process::Command;
 
 use hood_wire::agent::{Exit, KillCause};
 
+use crate::builds::leaves_no_objects;
 use crate::harness::{Lab, MIB, agent, image, job, skip};
 
 const UID: &str = "4242";
@@ -84,6 +85,7 @@ fn inner_two_ids() {
     ] {
         lab.run(&job(&[attack])).assert_held();
     }
+    leaves_no_objects(&lab);
     falls_back_to_sampling(&lab);
 }
 
@@ -102,6 +104,7 @@ fn inner_single_id() {
     let done = lab.run(&job(&["survivor"]));
     assert_eq!(done.exit(), Exit::Code(0));
     assert!(done.ending().stdout.complete);
+    leaves_no_objects(&lab);
     falls_back_to_sampling(&lab);
 }
 
