@@ -114,7 +114,8 @@ pub(super) struct Args {
 #[derive(Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Build")]
 struct Build {
-    /// Command that builds, its words apart by spaces; for what a shell understands, `sh -c` in the environment.
+    /// Command that builds, split into words as a shell does it: quotes and backslashes count. Nothing else of a
+    /// shell is understood (variables, patterns, pipes, `&&`); for that, `sh -c '…'` in the environment.
     #[arg(long = "build", id = "build_command", value_name = "COMMAND", value_parser = build_words)]
     command: Option<Words>,
     /// Wall time of the build.
@@ -139,8 +140,17 @@ struct Build {
 struct Words(Vec<String>);
 
 fn build_words(text: &str) -> Result<Words, String> {
-    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-    if words.is_empty() { Err("name the program that builds".to_owned()) } else { Ok(Words(words)) }
+    let mut splitter = shlex::Shlex::new(text);
+    let words: Vec<String> = splitter.by_ref().collect();
+    if splitter.had_error {
+        return Err("a quote is left open, or it ends in a backslash: close the quote, or put a backslash before one \
+                    that is meant as it stands"
+            .to_owned());
+    }
+    match words.first() {
+        Some(program) if !program.is_empty() => Ok(Words(words)),
+        _ => Err("name the program that builds, as in 'make main'".to_owned()),
+    }
 }
 
 /// How much it may use.
@@ -300,4 +310,31 @@ fn summarise(evaluation: &Evaluation, mid_line: bool) {
     }
     // Nobody reads stderr any more: the exit status still says it.
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_command_is_split_as_a_shell_does_it() {
+        let words = |text: &str| build_words(text).map(|words| words.0);
+        let wanted = |words: &[&str]| Ok(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(words("make  main"), wanted(&["make", "main"]));
+        assert_eq!(
+            words(r#"sh -c 'cc -o "a b" x.c && ./"a b"' '' "it's" a\ b"#),
+            wanted(&["sh", "-c", r#"cc -o "a b" x.c && ./"a b""#, "", "it's", "a b"])
+        );
+        assert_eq!(
+            words("cc $CFLAGS *.c"),
+            wanted(&["cc", "$CFLAGS", "*.c"]),
+            "nothing is put in their place"
+        );
+        for open in ["make 'main", "make \"main", "make main\\"] {
+            assert!(words(open).is_err_and(|why| why.contains("a quote is left open")), "{open}");
+        }
+        for nobody in ["", "  ", "''", "# make"] {
+            assert!(words(nobody).is_err_and(|why| why.contains("name the program")), "{nobody}");
+        }
+    }
 }

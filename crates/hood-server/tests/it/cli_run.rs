@@ -62,6 +62,17 @@ fn input_files_and_arguments_arrive_and_bytes_leave_as_they_are() {
 }
 
 #[test]
+fn a_build_command_has_the_words_that_a_shell_would_give_it() {
+    let shell = Shell::new();
+    shell.file("main.py", "print(open('made by it').read())");
+    let build = r#"python3 -c "open('made by it', 'w').write('two words')""#;
+    let (status, output) = shell.run(&["run", "--quiet", "--build", build, "main.py"]);
+    assert_eq!((status, text(&output.stdout)), (0, "two words\n".to_owned()), "{}", text(&output.stderr));
+    let (status, output) = shell.run(&["run", "--build", "make 'main", "main.py"]);
+    assert!(status != 0 && text(&output.stderr).contains("a quote is left open"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_batch_goes_on_where_it_was_and_does_nothing_twice() {
     let shell = Shell::new();
     let lines: String = (0..6).map(|n| format!("{{\"id\": \"p{n}\", \"code\": \"print({n})\"}}\n")).collect();
