@@ -14,8 +14,8 @@ mod tests;
 pub use codec::{Body, FrameError, FrameReader, encode};
 pub use conversation::{Breach, Conversation};
 pub use frames::{
-    AgentFrame, Assignment, EarlyEnd, Ending, Exit, ForeignCall, HostFrame, KillCause, OnOutputLimit, Stage,
-    Stream, Streams, Usage,
+    AgentFrame, Assignment, EarlyEnd, Ending, Exit, ForeignCall, HostFrame, KillCause, Lacking,
+    OnOutputLimit, Stage, Stream, Streams, Usage,
 };
 
 /// The protocol that this build speaks. An agent also says the oldest that it still understands, so

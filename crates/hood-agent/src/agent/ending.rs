@@ -3,8 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use hood_sandbox::inside::{Outcome, Report, read_report};
-use hood_wire::agent::{AgentFrame, EarlyEnd, Ending, Exit, ForeignCall, Stage};
+use hood_sandbox::inside::{self, Outcome, Report, read_report};
+use hood_wire::agent::{AgentFrame, EarlyEnd, Ending, Exit, ForeignCall, Lacking, Stage};
 
 use super::{Agent, Phase, micros};
 
@@ -47,14 +47,18 @@ impl Agent {
 
     fn did_not_run(&self, exit: Exit) -> EarlyEnd {
         match read_report(&self.run.heard, true) {
-            Report::Failed { outcome, errno, detail } => {
+            Report::Failed { outcome, errno, detail, lacking } => {
                 let stage = match outcome {
                     Outcome::Setup => Stage::Setup,
                     Outcome::Inputs => Stage::Inputs,
                     Outcome::Cwd => Stage::Cwd,
                     Outcome::Exec => Stage::Exec,
                 };
-                EarlyEnd::Refused { stage, errno, detail }
+                let lacking = lacking.map(|lacking| match lacking {
+                    inside::Lacking::Interpreter(path) => Lacking::Interpreter(path),
+                    inside::Lacking::Loader(path) => Lacking::Loader(path),
+                });
+                EarlyEnd::Refused { stage, errno, detail, lacking }
             }
             Report::Unfinished | Report::Running | Report::Vanished => {
                 EarlyEnd::Died { exit, cause: self.run.killing.as_ref().map(|killing| killing.cause) }

@@ -70,19 +70,22 @@ impl Outside<'_> {
         let silent = StreamEnd { complete: true, ..StreamEnd::default() };
         let base = Observation { stdout: silent, stderr: silent, ..self.base() };
         match early {
-            agent::EarlyEnd::Refused { stage: agent::Stage::Setup, errno, detail } => {
+            agent::EarlyEnd::Refused { stage: agent::Stage::Setup, errno, detail, .. } => {
                 let step = String::from_utf8_lossy(detail);
                 let lost = format!("the place could not {step}: {}", error_text(*errno));
                 Observation { lost: Some(lost), ..base }
             }
-            agent::EarlyEnd::Refused { stage, errno, detail } => {
+            agent::EarlyEnd::Refused { stage, errno, detail, lacking } => {
                 let about = String::from_utf8_lossy(detail);
-                let doing = match stage {
-                    agent::Stage::Inputs => "writing the input file",
-                    agent::Stage::Cwd => "entering",
-                    agent::Stage::Exec | agent::Stage::Setup => "starting",
+                let (doing, why) = match stage {
+                    agent::Stage::Inputs => ("writing the input file", error_text(*errno)),
+                    agent::Stage::Cwd => ("entering", error_text(*errno)),
+                    agent::Stage::Exec | agent::Stage::Setup => {
+                        let why = lacking.as_ref().map(lacks);
+                        ("starting", why.unwrap_or_else(|| not_executed(*errno, &about)))
+                    }
                 };
-                let message = format!("{doing} `{about}`: {}", error_text(*errno));
+                let message = format!("{doing} `{about}`: {why}");
                 Observation { exec_error: Some(ExecError { errno: *errno, message }), ..base }
             }
             agent::EarlyEnd::Died { exit, cause } => match self.kill(*cause, *exit) {
@@ -163,6 +166,46 @@ fn violation(call: agent::ForeignCall) -> String {
         "a system call of a foreign architecture (AUDIT_ARCH {:#010x}, number {})",
         call.arch, call.number
     )
+}
+
+/// Why nothing was executed, in words of what was asked for.
+fn not_executed(errno: i32, about: &str) -> String {
+    const ENOENT: i32 = 2;
+    const ENOEXEC: i32 = 8;
+    const EACCES: i32 = 13;
+    match errno {
+        ENOENT if about.contains('/') => "there is no such file in this environment".to_owned(),
+        ENOENT => "there is no such program on the PATH of this environment".to_owned(),
+        ENOEXEC => "it is no program: a script begins with `#!`, and an executable is made for this machine's kind of \
+                    processor"
+            .to_owned(),
+        EACCES => "it may not be executed; a file that is sent with a submission runs where it is `executable`".to_owned(),
+        _ => error_text(errno),
+    }
+}
+
+/// Why a file that is there does not start, and what helps.
+fn lacks(lacking: &agent::Lacking) -> String {
+    match lacking {
+        agent::Lacking::Interpreter(path) => {
+            let path = String::from_utf8_lossy(path);
+            match path.strip_suffix('\r') {
+                Some(path) => format!(
+                    "its first line ends as lines do on Windows, and so names an interpreter `{path}` with a carriage \
+                     return behind it; save the file with lines that end in \\n alone"
+                ),
+                None => format!(
+                    "the interpreter `{path}` that it needs is not in this environment, or may not be executed; take an \
+                     environment that has it, or name one in the file's first line that is there"
+                ),
+            }
+        }
+        agent::Lacking::Loader(path) => format!(
+            "the loader `{}` that it was linked for is not in this environment; build it in this environment, for the C \
+             library that is there, or link it statically",
+            String::from_utf8_lossy(path)
+        ),
+    }
 }
 
 fn error_text(errno: i32) -> String {

@@ -189,6 +189,23 @@ pub enum Outcome {
     Exec,
 }
 
+/// What a file names to be run by, and is not to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lacking {
+    /// Of a script, behind its `#!`.
+    Interpreter(Vec<u8>),
+    /// Of an executable that is linked dynamically.
+    Loader(Vec<u8>),
+}
+
+impl Lacking {
+    pub(super) fn path(&self) -> &[u8] {
+        match self {
+            Self::Interpreter(path) | Self::Loader(path) => path,
+        }
+    }
+}
+
 /// What the starter's socket has said so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
@@ -206,7 +223,32 @@ pub enum Report {
         errno: i32,
         /// The step's name, or the path it was about.
         detail: Vec<u8>,
+        /// Of [`Outcome::Exec`]: why, where it is not the path itself.
+        lacking: Option<Lacking>,
     },
+}
+
+const INTERPRETER: u8 = b'I';
+const LOADER: u8 = b'L';
+
+/// What [`encode_failure`] appends to the path that could not be executed, in which there is no NUL.
+pub(super) fn encode_lacking(lacking: &Lacking) -> Vec<u8> {
+    let kind = match lacking {
+        Lacking::Interpreter(_) => INTERPRETER,
+        Lacking::Loader(_) => LOADER,
+    };
+    [&[0, kind], lacking.path()].concat()
+}
+
+/// Splits what was about an execve into the path and what it lacks.
+fn read_exec(detail: &[u8]) -> (Vec<u8>, Option<Lacking>) {
+    let Some(end) = detail.iter().position(|byte| *byte == 0) else { return (detail.to_vec(), None) };
+    let lacking = match detail.get(end + 1..) {
+        Some([INTERPRETER, path @ ..]) => Some(Lacking::Interpreter(path.to_vec())),
+        Some([LOADER, path @ ..]) => Some(Lacking::Loader(path.to_vec())),
+        _ => None,
+    };
+    (detail[..end].to_vec(), lacking)
 }
 
 pub(super) fn encode_failure(outcome: Outcome, errno: i32, detail: &[u8]) -> Vec<u8> {
@@ -239,7 +281,11 @@ pub fn read_report(bytes: &[u8], ended: bool) -> Report {
         _ => Outcome::Exec,
     };
     let errno = errno.try_into().map(i32::from_le_bytes).unwrap_or_default();
-    Report::Failed { outcome, errno, detail: rest[5..].to_vec() }
+    let (detail, lacking) = match outcome {
+        Outcome::Exec => read_exec(&rest[5..]),
+        Outcome::Setup | Outcome::Inputs | Outcome::Cwd => (rest[5..].to_vec(), None),
+    };
+    Report::Failed { outcome, errno, detail, lacking }
 }
 
 #[cfg(test)]
@@ -277,7 +323,13 @@ mod tests {
         assert_eq!(read_report(b"", true), Report::Vanished);
         let failure = encode_failure(Outcome::Exec, 2, b"nope");
         let announced = [b"X".as_slice(), &failure].concat();
-        let expected = Report::Failed { outcome: Outcome::Exec, errno: 2, detail: b"nope".to_vec() };
-        assert_eq!(read_report(&announced, true), expected);
+        let failed =
+            |lacking| Report::Failed { outcome: Outcome::Exec, errno: 2, detail: b"nope".to_vec(), lacking };
+        assert_eq!(read_report(&announced, true), failed(None));
+        for lacking in [Lacking::Interpreter(b"/bin/bash".to_vec()), Lacking::Loader(b"/lib/ld.so".to_vec())]
+        {
+            let whole = [announced.as_slice(), &encode_lacking(&lacking)].concat();
+            assert_eq!(read_report(&whole, true), failed(Some(lacking)));
+        }
     }
 }

@@ -13,8 +13,8 @@ use std::path::{Component, Path};
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::CapabilitySet;
 
-use super::orders::{ABOUT_TO_EXECUTE, Order, Outcome, Prepared, encode_failure};
-use super::{filters, landlock, nest, privilege};
+use super::orders::{ABOUT_TO_EXECUTE, Order, Outcome, Prepared, encode_failure, encode_lacking};
+use super::{filters, interpreter, landlock, nest, privilege};
 use crate::packets;
 use crate::protocol::{Blueprint, PROGRAM_HERE, PROGRAM_ID};
 use crate::sys::{self, Instruction};
@@ -195,7 +195,11 @@ fn become_program(
         sys::install_filter(filter).tell(setting_up, "install the least filter")?;
     }
     let error = execute(&paths, run);
-    Err(error).tell(Outcome::Exec, run.argv.first().map(|name| name.as_bytes()).unwrap_or_default())
+    let mut about = run.argv.first().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
+    if let Some(lacking) = interpreter::lacking(&paths) {
+        about.extend(encode_lacking(&lacking));
+    }
+    Err(error).tell(Outcome::Exec, about)
 }
 
 fn limit(run: &Prepared, blueprint: &Blueprint) -> io::Result<()> {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use hood_wire::agent::{EarlyEnd, Exit, HostFrame, KillCause, OnOutputLimit, Stage, Stream};
+use hood_sandbox::SystemCalls;
+use hood_wire::agent::{EarlyEnd, Exit, HostFrame, KillCause, Lacking, OnOutputLimit, Stage, Stream};
 
-use crate::harness::{Lab, MIB, eventually, has_groups, job, run};
+use crate::harness::{Job, Lab, MIB, eventually, has_groups, job, run};
 
 #[test]
 fn tells_exit_codes_and_signals_apart() {
@@ -62,6 +63,33 @@ fn says_at_which_step_a_program_did_not_start() {
     let mut twice = with_file(b"same", 1);
     twice.files.push((b"same".to_vec(), vec![], false));
     assert_eq!(refused(twice), (Stage::Inputs, 17));
+}
+
+#[test]
+fn a_program_that_is_there_and_lacks_its_interpreter_says_which() {
+    let lab = Lab::new();
+    let start = |calls, content: &[u8]| {
+        let mut job = Job { calls, ..job(&[]) };
+        job.assignment.argv = vec![b"./it".to_vec()];
+        job.files = vec![(b"it".to_vec(), content.to_vec(), true), (b"text".to_vec(), b"#!".to_vec(), false)];
+        match lab.run(&job).end {
+            Err(EarlyEnd::Refused { stage: Stage::Exec, errno, lacking, .. }) => (errno, lacking),
+            other => panic!("{other:?}"),
+        }
+    };
+    let interpreter = |path: &[u8]| Some(Lacking::Interpreter(path.to_vec()));
+    // What looks is already under the program's own filter.
+    for calls in [SystemCalls::Ordinary, SystemCalls::Least] {
+        assert_eq!(start(calls, b"#!/bin/bash -e\n"), (2, interpreter(b"/bin/bash")));
+        assert_eq!(start(calls, b"#!/eval/text\n"), (13, interpreter(b"/eval/text")));
+        assert_eq!(start(calls, b"#!/bin/adversary/x\n"), (2, interpreter(b"/bin/adversary/x")));
+        assert_eq!(start(calls, b"no program"), (8, None));
+    }
+    // One of the host's own, linked for a loader that this image lacks.
+    let dynamic = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let (errno, lacking) = start(SystemCalls::Ordinary, &dynamic[..dynamic.len().min(8 << 20)]);
+    let Some(Lacking::Loader(path)) = lacking else { panic!("{errno}: {lacking:?}") };
+    assert!(errno == 2 && path.starts_with(b"/lib"), "{}", String::from_utf8_lossy(&path));
 }
 
 #[test]

@@ -349,6 +349,17 @@ async fn what_cannot_be_started() {
     let ended = server.run(&text).await;
     expect(&ended, "failed");
     assert_eq!((&ended["exit_code"], &ended["evidence"]["exec_error"]["errno"]), (&json!(126), &json!(13)));
+    let script = |first: &str| json!({ "files": [{ "path": "a", "content": first, "executable": true }], "command": ["./a"] });
+    for (first, told) in [
+        ("#!/opt/no/such/shell -e\n", "the interpreter `/opt/no/such/shell`"),
+        ("#!/bin/sh\r\necho\r\n", "as lines do on Windows"),
+    ] {
+        let ended = server.run(&script(first)).await;
+        expect(&ended, "failed");
+        let error = &ended["evidence"]["exec_error"];
+        assert_eq!((&ended["exit_code"], &error["errno"]), (&json!(127), &json!(2)));
+        assert!(error["message"].as_str().is_some_and(|said| said.contains(told)), "{ended:#}");
+    }
     let garbage = json!({ "files": [{ "path": "a", "content": "no program", "executable": true }], "command": ["./a"] });
     let ended = server.run(&garbage).await;
     expect(&ended, "failed");

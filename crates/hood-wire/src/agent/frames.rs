@@ -187,6 +187,15 @@ pub struct Ending {
     pub foreign_call: Option<ForeignCall>,
 }
 
+/// What a file names to be run by, and is not to be had. It is the file's own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lacking {
+    /// Of a script, behind its `#!`.
+    Interpreter(Vec<u8>),
+    /// Of an executable that is linked dynamically.
+    Loader(Vec<u8>),
+}
+
 /// The terminal frame of a program that never ran its first instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EarlyEnd {
@@ -198,6 +207,8 @@ pub enum EarlyEnd {
         errno: i32,
         /// For [`Stage::Setup`], the step's name; else the path that it was about.
         detail: Vec<u8>,
+        /// For [`Stage::Exec`]: why, where the file itself is there.
+        lacking: Option<Lacking>,
     },
     /// The starter was killed before exec, as by the OOM killer while it wrote the inputs.
     Died {
@@ -526,10 +537,15 @@ impl Stage {
 impl EarlyEnd {
     fn write(&self, to: &mut Writer<'_>) {
         match self {
-            Self::Refused { stage, errno, detail } => {
+            Self::Refused { stage, errno, detail, lacking } => {
                 to.number(1, stage.code());
                 to.number(2, u64::from(errno.unsigned_abs()));
                 to.bytes(3, detail);
+                match lacking {
+                    Some(Lacking::Interpreter(path)) => to.bytes(6, path),
+                    Some(Lacking::Loader(path)) => to.bytes(7, path),
+                    None => {}
+                }
             }
             Self::Died { exit, cause } => {
                 to.number(4, exit.code());
@@ -546,6 +562,14 @@ impl EarlyEnd {
             stage: Stage::read(from, 1)?,
             errno: i32::try_from(from.number(2)?).map_err(|_| from.bad(2))?,
             detail: from.bytes(3)?.to_vec(),
+            lacking: Lacking::read(from),
         })
+    }
+}
+
+impl Lacking {
+    fn read(from: &Fields<'_>) -> Option<Self> {
+        let interpreter = from.all(6).next().map(|path| Self::Interpreter(path.to_vec()));
+        interpreter.or_else(|| from.all(7).next().map(|path| Self::Loader(path.to_vec())))
     }
 }

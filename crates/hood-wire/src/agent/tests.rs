@@ -94,13 +94,20 @@ fn ending() -> impl Strategy<Value = Ending> {
     )
 }
 
+fn lacking() -> impl Strategy<Value = Option<Lacking>> {
+    let path = || prop::collection::vec(any::<u8>(), 1..60);
+    prop_oneof![
+        Just(None),
+        path().prop_map(|path| Some(Lacking::Interpreter(path))),
+        path().prop_map(|path| Some(Lacking::Loader(path))),
+    ]
+}
+
 fn early_end() -> impl Strategy<Value = EarlyEnd> {
     let stage = prop_oneof![Just(Stage::Setup), Just(Stage::Inputs), Just(Stage::Cwd), Just(Stage::Exec)];
     prop_oneof![
-        (stage, 0..=i32::MAX, bytes(60)).prop_map(|(stage, errno, detail)| EarlyEnd::Refused {
-            stage,
-            errno,
-            detail
+        (stage, 0..=i32::MAX, bytes(60), lacking()).prop_map(|(stage, errno, detail, lacking)| {
+            EarlyEnd::Refused { stage, errno, detail, lacking }
         }),
         (exit(), cause()).prop_map(|(exit, cause)| EarlyEnd::Died { exit, cause }),
     ]
