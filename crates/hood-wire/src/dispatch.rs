@@ -12,7 +12,7 @@ mod order;
 mod place;
 
 pub use capacity::{
-    Capacity, Catalogue, Code, Environment, EnvironmentState, ForeignImage, Package, Progress, Unproven,
+    Capacity, Catalogue, Code, Environment, EnvironmentState, ImportedImage, Package, Progress, Unproven,
 };
 pub use codec::{
     CodecError, FRAME_BYTES_MAX, FrameReader, HEAD_BYTES_MAX, decode_order, encode_frame, encode_order,

@@ -202,7 +202,7 @@ fn code_from_wire(said: &wire::Environment) -> Option<Code> {
     }
 }
 
-fn imported_from_wire(said: &wire::ForeignImage) -> Imported {
+fn imported_from_wire(said: &wire::ImportedImage) -> Imported {
     Imported {
         reference: said.reference.clone(),
         source_digest: said.source_digest.clone(),
@@ -215,8 +215,8 @@ fn imported_from_wire(said: &wire::ForeignImage) -> Imported {
     }
 }
 
-fn imported_to_wire(imported: &Imported) -> wire::ForeignImage {
-    wire::ForeignImage {
+fn imported_to_wire(imported: &Imported) -> wire::ImportedImage {
+    wire::ImportedImage {
         reference: imported.reference.clone(),
         source_digest: imported.source_digest.clone(),
         entrypoint: imported.entrypoint.clone(),

@@ -65,7 +65,7 @@ pub struct Environment {
     pub code: Option<Code>,
     /// Of an imported image: how it wants its programs started.
     #[serde(default)]
-    pub image: Option<ForeignImage>,
+    pub image: Option<ImportedImage>,
     pub default_limits: Limits,
     pub maximum_limits: Limits,
     pub state: EnvironmentState,
@@ -96,9 +96,9 @@ pub struct Code {
     pub run: Vec<String>,
 }
 
-/// An image that came from elsewhere, in its maker's words.
+/// What a dispatcher knows of an image that was imported there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ForeignImage {
+pub struct ImportedImage {
     pub reference: String,
     pub source_digest: String,
     #[serde(default)]
