@@ -128,26 +128,36 @@ pub struct Program {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    #[error("nothing to run: give `code`, or `command` with the `files` it needs")]
+    #[error(
+        "nothing to run: give `code`, or `command` with the `files` it needs; this environment's image names nothing to \
+         run by itself"
+    )]
     Nothing,
-    #[error("`files` need a `command` that says what to run, or `code`")]
+    #[error("is needed: `files` alone do not say what to run; give `command`, or `code`")]
     FilesWithoutCommand,
     #[error(
-        "`code` cannot be run alone in this environment: its image has no python3 and says no other way; say with \
-         `command` what runs"
+        "cannot be run alone in this environment: its image has no python3 and says no other way; say with `command` \
+         what runs (`code` is then a file that lies there), or name an environment with Python"
     )]
     NoCode,
-    #[error("`command` is empty: its first element names the program")]
+    #[error("is empty: its first element names the program that runs")]
     EmptyCommand,
-    #[error("build.command is empty: its first element names the program")]
+    #[error("is empty: its first element names the program")]
     EmptyBuild,
     #[error(
-        "build.command is needed: this environment has no way of its own to build what is sent, so there is nothing \
-         that `build` could mean"
+        "is needed: this environment has no way of its own to build what is sent; name the command that builds, or leave \
+         `build` out"
     )]
     NoBuild,
     #[error("{}: {problem}", field.as_str())]
     Field { field: Field, problem: String },
+}
+
+impl SourceError {
+    /// In another environment it may be none.
+    pub const fn is_of_environment(&self) -> bool {
+        matches!(self, Self::Nothing | Self::FilesWithoutCommand | Self::NoCode | Self::NoBuild)
+    }
 }
 
 /// Where in the source a problem lies.

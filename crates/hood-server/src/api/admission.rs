@@ -5,6 +5,7 @@ mod program;
 
 use std::collections::BTreeMap;
 
+use hood_core::limits::LimitError;
 use hood_core::plan::Demand;
 use hood_core::{Limits, Refusal, plan};
 use hood_wire::api::{self, FieldError, Submission};
@@ -21,6 +22,17 @@ use crate::webhook::Target;
 
 pub(crate) const PRIORITY_MAX: u8 = 9;
 const PRIORITY_DEFAULT: u8 = 5;
+
+/// Environments that an answer about an unknown one names: more than come with this release, and no page
+/// of them where somebody imported hundreds.
+const ENVIRONMENTS_NAMED: usize = 32;
+/// The longest name that an environment has.
+const NAME_BYTES_MAX: usize = 63;
+
+/// One letter more, less or another, or two the other way round. Of two letters nothing is a slip.
+fn is_slip(named: &str, known: &str) -> bool {
+    known.len() > 2 && strsim::damerau_levenshtein(&named.to_lowercase(), known) <= 1
+}
 
 /// A submission that may be stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,14 +66,12 @@ impl Admission<'_> {
         let environment = self.environment(&submission, &mut errors);
         let limits =
             environment.and_then(|environment| resolve_limits(&submission, environment, &mut errors));
-        let start = start_to_core(
-            environment.and_then(|environment| environment.image.as_ref()),
-            environment.and_then(|environment| environment.code.as_ref()),
-        );
+        let start = environment
+            .map(|environment| start_to_core(environment.image.as_ref(), environment.code.as_ref()));
         let build = environment.zip(limits.as_ref()).and_then(|(environment, limits)| {
             resolve_build_limits(&submission, environment, limits, &mut errors)
         });
-        let builds = program::check(&submission, bounds, (limits.as_ref(), &start), &mut errors);
+        let builds = program::check(&submission, bounds, (limits.as_ref(), start), &mut errors);
         let build = build.filter(|_| builds);
         check_labels(&submission.labels, bounds, &mut errors);
         let priority = submission.priority.unwrap_or(PRIORITY_DEFAULT);
@@ -106,15 +116,33 @@ impl Admission<'_> {
         let named = submission.environment.as_deref();
         let found = self.catalogue.environment(named);
         if found.is_none() {
-            let known: Vec<&str> = self.catalogue.environments().iter().map(|e| e.name.as_str()).collect();
-            let known = known.join(", ");
-            let message = match named {
-                Some(_) => format!("is not known; there are: {known}"),
-                None => format!("is needed, since none is the default; there are: {known}"),
-            };
-            errors.push(wrong("environment", message));
+            errors.push(wrong("environment", self.unknown_environment(named)));
         }
         found
+    }
+
+    /// With those that there are, and the one that was meant if it looks like it.
+    fn unknown_environment(&self, named: Option<&str>) -> String {
+        let known: Vec<&str> = self.catalogue.environments().iter().map(|e| e.name.as_str()).collect();
+        let first = known[..known.len().min(ENVIRONMENTS_NAMED)].join(", ");
+        let all = match known.len().saturating_sub(ENVIRONMENTS_NAMED) {
+            _ if known.is_empty() => "there is none yet".to_owned(),
+            0 => format!("there are: {first}"),
+            more => format!("there are: {first} and {more} more, which GET /v1/environments lists"),
+        };
+        let Some(named) = named else {
+            return format!("is needed, since none is the default here: name one; {all}");
+        };
+        let shown: String = named.chars().take(NAME_BYTES_MAX).collect();
+        if shown.len() < named.len() {
+            return format!(
+                "`{shown}…` is no environment's name, which has at most {NAME_BYTES_MAX} bytes; {all}"
+            );
+        }
+        match known.into_iter().find(|name| is_slip(&shown, name)) {
+            Some(meant) => format!("`{shown}` is not known; did you mean `{meant}`? {all}"),
+            None => format!("`{shown}` is not known; {all}"),
+        }
     }
 
     /// Whether some place may take it, as far as the worker's last report tells.
@@ -189,11 +217,7 @@ fn resolve_limits(
     match limits_request_to_core(&submission.limits).resolve(&defaults, &maxima) {
         Ok(limits) => Some(limits),
         Err(found) => {
-            errors.extend(
-                found
-                    .iter()
-                    .map(|error| wrong(format!("limits.{}", error.limit().as_str()), error.to_string())),
-            );
+            errors.extend(found.iter().map(|error| wrong_limit("limits", error, environment)));
             None
         }
     }
@@ -217,12 +241,31 @@ fn resolve_build_limits(
     let defaults = limits_from_wire(&environment.default_limits).unwrap_or(Limits::DEFAULT);
     let maxima = limits_from_wire(&environment.maximum_limits).unwrap_or(Limits::MAXIMUM);
     let build = limits_request_to_core(&asked).resolve(&defaults, &maxima);
-    let wrong_limit = |error: &hood_core::limits::LimitError| {
-        wrong(format!("build.limits.{}", error.limit().as_str()), error.to_string())
-    };
-    errors.extend(build.as_ref().err().into_iter().flatten().map(wrong_limit));
+    let found = build.as_ref().err().into_iter().flatten();
+    errors.extend(found.map(|error| wrong_limit("build.limits", error, environment)));
     let Limits { disk_bytes, disk_inodes, .. } = *limits;
     build.ok().filter(|_| errors.len() == before).map(|build| Limits { disk_bytes, disk_inodes, ..build })
+}
+
+/// What is wrong with a limit, and between which bounds it would be right.
+fn wrong_limit(of: &str, error: &LimitError, environment: &api::Environment) -> FieldError {
+    let path = format!("{of}.{}", error.limit().as_str());
+    let name = &environment.name;
+    match error {
+        LimitError::AboveMaximum { asked, maximum, .. } => {
+            wrong(path, format!("is {asked}; environment `{name}` allows at most {maximum} here"))
+        }
+        LimitError::BelowMinimum { asked, minimum, .. } => {
+            wrong(path, format!("is {asked}; the least that works is {minimum}"))
+        }
+        LimitError::DiskAboveMemory { disk, memory } => wrong(
+            path,
+            format!(
+                "is {disk}, above `{of}.memory_bytes` ({memory}), which what is written counts against: ask for less \
+                 disk or more memory"
+            ),
+        ),
+    }
 }
 
 fn check_labels(labels: &BTreeMap<String, String>, bounds: &SubmissionLimits, errors: &mut Vec<FieldError>) {

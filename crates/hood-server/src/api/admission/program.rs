@@ -10,11 +10,12 @@ use super::wrong;
 use crate::api::config::SubmissionLimits;
 use crate::document::source_to_core;
 
-/// True where something is to be built first.
+/// True where something is to be built first. `start` is how the environment starts programs, where it is
+/// known: what to run depends on it.
 pub(crate) fn check(
     submission: &Submission,
     bounds: &SubmissionLimits,
-    (limits, start): (Option<&Limits>, &Start),
+    (limits, start): (Option<&Limits>, Option<Start>),
     errors: &mut Vec<FieldError>,
 ) -> bool {
     check_counts(submission, bounds, errors);
@@ -25,10 +26,12 @@ pub(crate) fn check(
         check_room(&source, limits, errors);
     }
     // What the build may use changes nothing about whether it can be laid out.
-    match source.lay_out(start, limits.unwrap_or(&Limits::DEFAULT)) {
+    let is_known = start.is_some();
+    match source.lay_out(&start.unwrap_or_default(), limits.unwrap_or(&Limits::DEFAULT)) {
         Ok(program) => program.build.is_some(),
         Err(found) => {
-            errors.extend(found.into_iter().map(field_error));
+            let found = found.into_iter().filter(|error| is_known || !error.is_of_environment());
+            errors.extend(found.map(field_error));
             false
         }
     }
@@ -84,19 +87,24 @@ fn check_room(source: &Source, limits: &Limits, errors: &mut Vec<FieldError>) {
         let most = limits.disk_bytes;
         errors.push(wrong(
             "files",
-            format!("and `code` take {total} bytes, above `limits.disk_bytes` ({most})"),
+            format!("and `code` take {total} bytes, above `limits.disk_bytes` ({most}): send less, or ask for more"),
         ));
     } else if let Some(largest) = sizes.max().filter(|&size| size > limits.file_bytes) {
         let most = limits.file_bytes;
         errors.push(wrong(
             "files",
-            format!("or `code` hold {largest} bytes, above `limits.file_bytes` ({most})"),
+            format!(
+                "or `code` hold {largest} bytes in one file, above `limits.file_bytes` ({most}): send less, or ask for more"
+            ),
         ));
     }
     let inodes = inodes(source);
     if inodes > limits.disk_inodes {
         let most = limits.disk_inodes;
-        errors.push(wrong("files", format!("need {inodes} inodes, above `limits.disk_inodes` ({most})")));
+        errors.push(wrong(
+            "files",
+            format!("need {inodes} inodes, above `limits.disk_inodes` ({most}): send fewer, or ask for more"),
+        ));
     }
 }
 

@@ -127,7 +127,6 @@ fn every_wrong_field_is_named_at_once() {
         "labels.a",
         "priority",
         "grace_ms",
-        "command",
     ];
     expected.sort_unstable();
     assert_eq!(paths, expected);
@@ -136,7 +135,80 @@ fn every_wrong_field_is_named_at_once() {
 #[test]
 fn an_unknown_environment_is_answered_with_those_that_exist() {
     let error = admit(Submission { environment: Some("moon".into()), ..code("") }).expect_err("unknown");
-    assert_eq!(error.errors[0].message, "is not known; there are: minimal, ml");
+    assert_eq!(error.errors[0].message, "`moon` is not known; there are: minimal, ml");
+    assert_eq!(error.detail, "environment: `moon` is not known; there are: minimal, ml");
+    let error = admit(Submission { environment: Some("minimla".into()), ..code("") }).expect_err("unknown");
+    assert!(error.detail.contains("did you mean `minimal`? there are: minimal, ml"), "{}", error.detail);
+    // What it would run is not known either: nothing is said of that.
+    let error = admit(Submission { environment: Some("moon".into()), ..Submission::default() });
+    let error = error.expect_err("unknown");
+    assert_eq!(error.errors.len(), 1, "{:?}", error.errors);
+    let long = Submission { environment: Some("é".repeat(100_000)), ..code("") };
+    let error = admit(long).expect_err("no name");
+    assert!(error.detail.len() < 300 && error.detail.contains("at most 63 bytes"), "{}", error.detail);
+}
+
+/// What an answer says, of the environments given.
+fn detail(environments: Vec<api::Environment>, submission: Submission) -> String {
+    let catalogue = catalogue(capacity(), environments);
+    Admission { catalogue: &catalogue, config: &config() }.admit_one(submission).expect_err("wrong").detail
+}
+
+#[test]
+fn answers_about_environments_say_what_would_do() {
+    let optional = || vec![api::Environment { default: false, ..environment("ml") }];
+    assert_eq!(
+        detail(optional(), code("")),
+        "environment: is needed, since none is the default here: name one; there are: ml"
+    );
+    let many: Vec<_> = (0..40).map(|n| environment(&format!("e{n:02}"))).collect();
+    let said = detail(many, Submission { environment: Some("moon".into()), ..code("") });
+    assert!(said.contains("e31 and 8 more, which GET /v1/environments lists"), "{said}");
+    assert!(!said.contains("e32"), "{said}");
+
+    let bare = || {
+        let image = api::ForeignImage {
+            reference: "tools.tar".into(),
+            source_digest: "sha256:1".into(),
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            env: Vec::new(),
+            workdir: None,
+            user: None,
+            has_python: false,
+        };
+        vec![api::Environment { image: Some(image), ..environment("minimal") }]
+    };
+    let said = detail(bare(), code("pass"));
+    assert!(said.starts_with("code: ") && said.contains("has no python3"), "{said}");
+    assert!(said.contains("say with `command`"), "{said}");
+    let said = detail(bare(), Submission::default());
+    assert!(
+        said.starts_with("code: nothing to run") && said.contains("names nothing to run by itself"),
+        "{said}"
+    );
+    let build = Some(api::Build { command: None, ..api::Build::default() });
+    let said = detail(vec![environment("minimal")], Submission { build, ..code("") });
+    assert!(said.starts_with("build.command: ") && said.contains("leave `build` out"), "{said}");
+}
+
+#[test]
+fn an_answer_about_a_limit_says_between_which_bounds_it_is_right() {
+    let of = |json: serde_json::Value| {
+        let limits = serde_json::from_value(json).expect("known names");
+        detail(vec![environment("minimal")], Submission { limits, ..code("") })
+    };
+    let most = Limits::MAXIMUM.wall_ms;
+    assert_eq!(
+        of(serde_json::json!({"wall_ms": most + 1})),
+        format!("limits.wall_ms: is {}; environment `minimal` allows at most {most} here", most + 1)
+    );
+    assert_eq!(of(serde_json::json!({"wall_ms": 9})), "limits.wall_ms: is 9; the least that works is 10");
+    let said = of(serde_json::json!({"disk_bytes": 16 << 20, "memory_bytes": 8 << 20}));
+    assert!(
+        said.contains("`limits.memory_bytes` (8388608)") && said.contains("less disk or more memory"),
+        "{said}"
+    );
 }
 
 #[test]
