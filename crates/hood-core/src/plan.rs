@@ -220,6 +220,18 @@ pub struct Demand {
     pub class: ExecutorClass,
 }
 
+impl Demand {
+    /// The most memory that the place must be able to give at once, and the limit that asks for it: the
+    /// build and the program take turns.
+    fn most_memory(&self) -> (&'static str, u64) {
+        let program = self.limits.memory_bytes;
+        match self.build.map(|build| build.memory_bytes) {
+            Some(build) if build > program => ("build.limits.memory_bytes", build),
+            _ => ("limits.memory_bytes", program),
+        }
+    }
+}
+
 /// What is known of the environment it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvironmentFacts {
@@ -404,13 +416,11 @@ fn plan_on(
         );
         return refuse(RefusalCode::IsolationNotOffered, reason);
     }
-    let asked = demand.build.map_or(0, |build| build.memory_bytes).max(demand.limits.memory_bytes);
+    let (limit, asked) = demand.most_memory();
     if asked > capacity.memory_bytes_max {
         let largest = capacity.memory_bytes_max;
-        return refuse(
-            RefusalCode::TooLarge,
-            format!("memory_bytes is {asked}; the largest place has {largest}"),
-        );
+        let reason = format!("{limit} is {asked}, and the largest place has {largest}: ask for that or less");
+        return refuse(RefusalCode::TooLarge, reason);
     }
     if !offer.open {
         return refuse(RefusalCode::NoPlaces, format!("executor `{}` does not answer", offer.executor));
@@ -429,7 +439,7 @@ fn plan_on(
     let unenforced = unenforced(&degraded);
     let reasons = vec![
         format!("class `{}` is allowed by environment `{}` and offered", class.as_str(), environment.name),
-        format!("memory_bytes {asked} fits the largest place ({})", capacity.memory_bytes_max),
+        format!("{limit} {asked} fits the largest place ({})", capacity.memory_bytes_max),
         match degraded.len() {
             0 => format!("every layer required of `{}` is proven", capacity.kind.as_str()),
             n => format!("{n} layers are not proven; policy `{}` runs without them", policy.as_str()),
@@ -569,6 +579,41 @@ mod tests {
         assert_eq!(refused(&[offer(small.clone()), offer(closed)]), RefusalCode::NoPlaces);
         assert_eq!(refused(&[offer(small)]), RefusalCode::TooLarge);
         assert_eq!(refused(&[]), RefusalCode::NoPlaces);
+    }
+
+    #[test]
+    fn the_larger_of_build_and_program_has_to_fit() {
+        let most = capacity().memory_bytes_max;
+        let of = |program, build: Option<u64>| {
+            let with = |memory_bytes| Limits { memory_bytes, ..Limits::DEFAULT };
+            let demand = Demand { limits: with(program), build: build.map(with), ..demand() };
+            plan_here(&demand, &environment(), &capacity(), PolicyMode::Strict)
+        };
+        for (program, build) in [(most, None), (most, Some(1)), (1, Some(most)), (most, Some(most))] {
+            let assignment = of(program, build).expect("at the edge it fits");
+            assert_eq!(assignment.limits.memory_bytes, program, "the program's own, whatever the build has");
+        }
+        let past = most + 1;
+        for (program, build, named) in [
+            (past, None, "limits.memory_bytes is"),
+            (past, Some(1), "limits.memory_bytes is"),
+            (1, Some(past), "build.limits.memory_bytes is"),
+        ] {
+            let refusal = of(program, build).expect_err("past it does not");
+            assert_eq!(refusal.code, RefusalCode::TooLarge);
+            assert!(refusal.reason.starts_with(named), "{}", refusal.reason);
+        }
+        // An executor whose places hold the program alone is none for both.
+        let executor = |name: &str, memory_bytes_max, free| Offer {
+            executor: name.to_owned(),
+            free,
+            ..offer(Capacity { memory_bytes_max, ..capacity() })
+        };
+        let offers = [executor("small", most, 9), executor("large", past, 1)];
+        let build = Some(Limits { memory_bytes: past, ..Limits::DEFAULT });
+        let demand = Demand { build, ..demand() };
+        let assignment = plan(&demand, &environment(), &offers, PolicyMode::Strict).expect("assigned");
+        assert_eq!(assignment.executor, "large");
     }
 
     fn without(layer: Layer) -> Capacity {

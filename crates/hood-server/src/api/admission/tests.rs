@@ -212,6 +212,43 @@ fn an_answer_about_a_limit_says_between_which_bounds_it_is_right() {
 }
 
 #[test]
+fn each_limit_of_a_build_has_the_environments_maximum_too() {
+    let maximum_limits =
+        limits_to_wire(&Limits { memory_bytes: 1 << 30, wall_ms: 7000, ..Limits::MAXIMUM }, &[]);
+    let strict = || vec![api::Environment { maximum_limits, ..environment("minimal") }];
+    let maxima = limits_from_wire(&maximum_limits).expect("all");
+    for limit in Limit::ALL.into_iter().filter(|limit| !matches!(limit, Limit::DiskBytes | Limit::DiskInodes))
+    {
+        let with = |value: u64| {
+            let limits = serde_json::from_value(serde_json::json!({ limit.as_str(): value })).expect("known");
+            let build = Some(api::Build { command: Some(vec!["make".into()]), limits });
+            Submission { build, ..code("") }
+        };
+        let most = maxima.get(limit);
+        let catalogue = catalogue(capacity(), strict());
+        let config = config();
+        let admitted = Admission { catalogue: &catalogue, config: &config }.admit_one(with(most));
+        let build = admitted.expect("at the maximum").document.build.expect("a build");
+        assert_eq!(limits_from_wire(&build).expect("all").get(limit), most);
+        let said = detail(strict(), with(most + 1));
+        assert!(said.starts_with(&format!("build.limits.{}: is ", limit.as_str())), "{said}");
+        assert!(said.contains(&format!("at most {most}")), "{said}");
+    }
+    // And no place has to give more than the largest has, to either of the two.
+    let small = Capacity { memory_bytes_max: 600 << 20, ..capacity() };
+    let memory = |bytes: u64| {
+        let limits = serde_json::from_value(serde_json::json!({ "memory_bytes": bytes })).expect("known");
+        let build = Some(api::Build { command: Some(vec!["make".into()]), limits });
+        let catalogue = catalogue(small.clone(), vec![environment("minimal")]);
+        Admission { catalogue: &catalogue, config: &config() }.admit_one(Submission { build, ..code("") })
+    };
+    memory(600 << 20).expect("it fits");
+    let error = memory((600 << 20) + 1).expect_err("it does not");
+    assert_eq!(error.code, ErrorCode::Refused);
+    assert!(error.detail.starts_with("build.limits.memory_bytes is 629145601"), "{}", error.detail);
+}
+
+#[test]
 fn each_limit_is_taken_at_its_maximum_and_refused_past_it() {
     for limit in Limit::ALL {
         let with = |value: u64| {
