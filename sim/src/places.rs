@@ -230,9 +230,11 @@ fn catalogue(executor: &str) -> Catalogue {
         memory_bytes_max: u64::MAX,
         places: PLACES,
     };
-    let offer = Offer { executor: executor.to_owned(), free: PLACES, open: true, capacity };
+    let offer =
+        Offer { executor: executor.to_owned(), free: PLACES, open: true, environments: None, capacity };
     Catalogue {
         version: 1,
+        silent: Vec::new(),
         offers: vec![offer],
         environments: vec![EnvironmentEntry {
             facts,

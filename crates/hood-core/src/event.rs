@@ -22,7 +22,8 @@ pub enum EventKind {
     Started {
         attempt: u32,
     },
-    /// The attempt was lost to infrastructure; the next one begins no earlier than told.
+    /// The attempt was lost to infrastructure, or no place could take it; the next one begins no earlier than
+    /// told.
     RetryScheduled {
         attempt: u32,
         not_before: Timestamp,

@@ -243,6 +243,14 @@ impl Evaluation<Provisioning> {
     pub fn lose(self, at: Timestamp, loss: Loss, policy: &RetryPolicy, dice: f64) -> AfterLoss {
         self.lose_with(at, loss, policy, dice)
     }
+
+    /// Back into the queue, because no place can take it just now. Nothing was tried, so nothing counts
+    /// as lost.
+    pub fn put_off(self, at: Timestamp, not_before: Timestamp) -> Step<Queued> {
+        let history = self.history;
+        let kind = EventKind::RetryScheduled { attempt: history.attempts, not_before };
+        self.step(at, kind, history, Queued { not_before: Some(not_before) })
+    }
 }
 
 impl Evaluation<Running> {

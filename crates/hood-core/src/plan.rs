@@ -2,6 +2,8 @@
 //! of what was asked, the environment, what the places offer and the policy; every decision carries
 //! its reasons, and is recorded with them.
 
+use std::collections::BTreeSet;
+
 use crate::limits::{Limit, Limits};
 use crate::time::Timestamp;
 
@@ -296,7 +298,16 @@ pub struct Offer {
     pub free: u32,
     /// False while the executor does not answer.
     pub open: bool,
+    /// The environments that it has, by name; `None` where it has each that is known, as one that is
+    /// alone does.
+    pub environments: Option<BTreeSet<String>>,
     pub capacity: Capacity,
+}
+
+impl Offer {
+    fn has(&self, environment: &str) -> bool {
+        self.environments.as_ref().is_none_or(|names| names.contains(environment))
+    }
 }
 
 /// A decision to run, with everything that led to it.
@@ -384,7 +395,10 @@ pub fn plan(
         });
         return Ok(assignment);
     }
-    let hopeful = refusals.iter().position(|refusal| refusal.code.may_pass()).unwrap_or(0);
+    // What keeps an executor that has the environment says more than that another has it not.
+    let telling = |refusal: &Refusal| refusal.code != RefusalCode::NoEnvironment;
+    let hopeful = refusals.iter().position(|refusal| refusal.code.may_pass());
+    let hopeful = hopeful.or_else(|| refusals.iter().position(telling)).unwrap_or(0);
     let nobody = Refusal { code: RefusalCode::NoPlaces, reason: "no executor is known".to_owned() };
     Err(refusals.into_iter().nth(hopeful).unwrap_or(nobody))
 }
@@ -401,6 +415,11 @@ fn plan_on(
     if !environment.allowed_classes.contains(&class) {
         let reason = format!("environment `{}` does not allow class `{}`", environment.name, class.as_str());
         return refuse(RefusalCode::ClassNotAllowed, reason);
+    }
+    if !offer.has(&environment.name) {
+        let reason =
+            format!("executor `{}` does not have environment `{}`", offer.executor, environment.name);
+        return refuse(RefusalCode::NoEnvironment, reason);
     }
     if !capacity.classes.contains(&class) {
         let reason = match class {
@@ -541,7 +560,7 @@ mod tests {
     }
 
     fn offer(capacity: Capacity) -> Offer {
-        Offer { executor: "one".to_owned(), free: capacity.places, open: true, capacity }
+        Offer { executor: "one".to_owned(), free: capacity.places, open: true, environments: None, capacity }
     }
 
     fn plan_here(
@@ -579,6 +598,27 @@ mod tests {
         assert_eq!(refused(&[offer(small.clone()), offer(closed)]), RefusalCode::NoPlaces);
         assert_eq!(refused(&[offer(small)]), RefusalCode::TooLarge);
         assert_eq!(refused(&[]), RefusalCode::NoPlaces);
+    }
+
+    #[test]
+    fn one_that_lacks_the_environment_takes_nothing_for_it_however_free_it_is() {
+        let with = |executor: &str, names: &[&str], free| Offer {
+            executor: executor.to_owned(),
+            free,
+            environments: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            ..offer(capacity())
+        };
+        let (has, lacks) = (with("has", &["data", "minimal"], 0), with("lacks", &["data"], 9));
+        let decide = |offers: &[Offer]| plan(&demand(), &environment(), offers, PolicyMode::Strict);
+        assert_eq!(decide(&[lacks.clone(), has.clone()]).expect("assigned").executor, "has");
+        let away = Offer { open: false, ..has.clone() };
+        let refusal = decide(&[lacks.clone(), away]).expect_err("nobody has it just now");
+        assert!(refusal.code.may_pass() && refusal.reason.contains("`has` does not answer"), "{refusal:?}");
+        let small = Offer { capacity: Capacity { memory_bytes_max: 1, ..capacity() }, ..has };
+        assert_eq!(decide(&[lacks.clone(), small]).expect_err("refused").code, RefusalCode::TooLarge);
+        let refusal = decide(&[lacks]).expect_err("refused");
+        assert_eq!(refusal.code, RefusalCode::NoEnvironment);
+        assert!(refusal.reason.contains("`lacks`") && refusal.reason.contains("`minimal`"), "{refusal:?}");
     }
 
     #[test]

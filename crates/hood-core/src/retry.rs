@@ -77,12 +77,29 @@ impl RetryPolicy {
 
     /// The wait before the next attempt: doubled for each loss up to the cap, then spread over its
     /// upper half by `dice` (0 up to 1), so that what was lost together does not come back together.
-    #[expect(clippy::manual_clamp, reason = "`clamp` keeps a NaN, and a NaN is no duration")]
     pub fn backoff(&self, losses: Losses, dice: f64) -> Duration {
-        let doublings = losses.total().saturating_sub(1).min(31);
-        let full = self.backoff_first.saturating_mul(1 << doublings).min(self.backoff_cap);
-        full.mul_f64(0.5 + 0.5 * dice.max(0.0).min(1.0))
+        spread(self.doubled(losses.total()).min(self.backoff_cap), dice)
     }
+
+    /// The wait before one is looked at again that no place could take, for the `times`-th time: doubled
+    /// each time, and never more than a small part of what it has `waited` already. So it is taken soon
+    /// after a place is there, and looked at seldom where none comes for a day.
+    pub fn put_off(&self, times: u32, waited: Duration, dice: f64) -> Duration {
+        let part = (waited / PUT_OFF_PART).max(self.backoff_first);
+        spread(self.doubled(times).min(part), dice)
+    }
+
+    fn doubled(&self, times: u32) -> Duration {
+        self.backoff_first.saturating_mul(1 << times.saturating_sub(1).min(31))
+    }
+}
+
+/// Which part of the time that it has waited one is put off for.
+const PUT_OFF_PART: u32 = 8;
+
+#[expect(clippy::manual_clamp, reason = "`clamp` keeps a NaN, and a NaN is no duration")]
+fn spread(full: Duration, dice: f64) -> Duration {
+    full.mul_f64(0.5 + 0.5 * dice.max(0.0).min(1.0))
 }
 
 impl Default for RetryPolicy {
@@ -115,5 +132,19 @@ mod tests {
         assert_eq!(after(3, 0.0), Duration::from_millis(200));
         assert_eq!(after(19, 1.0), POLICY.backoff_cap);
         assert!(after(u32::MAX, f64::NAN) <= POLICY.backoff_cap);
+    }
+
+    #[test]
+    fn what_no_place_can_take_is_looked_at_soon_and_then_seldom() {
+        let seconds = Duration::from_secs;
+        assert_eq!(POLICY.put_off(1, seconds(36_000), 1.0), POLICY.backoff_first, "it may pass at once");
+        assert_eq!(POLICY.put_off(40, seconds(80), 1.0), seconds(10));
+        assert_eq!(POLICY.put_off(40, Duration::ZERO, 1.0), POLICY.backoff_first);
+        let (mut waited, mut times) = (Duration::ZERO, 0);
+        while waited < seconds(86_400) {
+            times += 1;
+            waited += POLICY.put_off(times, waited, 0.5);
+        }
+        assert!(times < 200, "{times} looks in a day");
     }
 }

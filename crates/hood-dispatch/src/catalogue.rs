@@ -13,6 +13,8 @@ pub struct Catalogue {
     /// What each executor offers; never empty in what a dispatcher says of itself.
     pub offers: Vec<Offer>,
     pub environments: Vec<EnvironmentEntry>,
+    /// Where dispatchers are of which nothing has been heard yet: what they have is not in here.
+    pub silent: Vec<String>,
 }
 
 impl Catalogue {

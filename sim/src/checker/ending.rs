@@ -62,14 +62,23 @@ fn check_retries(Ending { record, .. }: &Ending, expected: &dyn Expected, report
     let bounded = losses.infrastructure <= policy.infrastructure_attempts
         && losses.own_death <= policy.own_death_attempts
         && losses.suspect <= policy.suspect_retries + 1;
-    let lost = record.attempts.iter().filter(|attempt| attempt.lost.is_some()).count();
+    let over = record.attempts.iter().filter_map(|attempt| attempt.lost.as_deref());
+    let (put_off, lost): (Vec<_>, Vec<_>) = over.partition(|why| was_put_off(why));
+    let (put_off, lost) = (put_off.len(), lost.len());
     if !bounded || lost != losses.total() as usize {
         report(Rule::BoundedRetries, format!("{lost} attempts were lost, and {losses:?} counted"));
     }
-    // Each attempt is lost, or the last one; more than one that is neither was requeued for nothing.
-    if record.attempts.len() > lost + 1 {
-        report(Rule::BoundedRetries, format!("{} attempts of which {lost} were lost", record.attempts.len()));
+    // Each attempt is lost or put off, or the last one; more than one that is neither was requeued for nothing.
+    let attempts = record.attempts.len();
+    if attempts > lost + put_off + 1 {
+        let what = format!("{attempts} attempts of which {lost} were lost and {put_off} put off");
+        report(Rule::BoundedRetries, what);
     }
+}
+
+/// Nothing was tried: no place could take it.
+fn was_put_off(why: &str) -> bool {
+    serde_json::from_str::<hood_wire::api::Lost>(why).is_ok_and(|lost| lost.kind == "refused")
 }
 
 fn check_output(Ending { record, output, .. }: &Ending, expected: &dyn Expected, report: &mut Report<'_>) {

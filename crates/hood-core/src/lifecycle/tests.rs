@@ -46,6 +46,19 @@ fn infrastructure_gets_five_attempts() {
 }
 
 #[test]
+fn what_is_put_off_has_lost_nothing_however_often() {
+    let mut queued = Evaluation::submit(T0).evaluation;
+    for attempt in 1..=100 {
+        let later = T0.after(std::time::Duration::from_secs(attempt));
+        let step = queued.lease(T0).evaluation.put_off(T0, later);
+        assert_eq!(step.transition.after().losses, Losses::default());
+        assert_eq!(step.evaluation.stage().not_before, Some(later));
+        queued = step.evaluation;
+    }
+    assert_eq!(queued.history().attempts, 100);
+}
+
+#[test]
 fn contradicting_columns_are_no_evaluation() {
     let history = *Evaluation::submit(T0).evaluation.history();
     assert!(AnyEvaluation::restore(State::Queued, history, None, Some(Verdict::Failed)).is_none());

@@ -85,8 +85,9 @@ fn empty_image(state_dir: &Path) -> io::Result<PathBuf> {
 /// chooses between executors where there is one.
 pub(super) fn catalogue(capacity: Capacity, library: &Library) -> Catalogue {
     let version = capacity.version;
-    let offer = Offer { executor: LOCAL.to_owned(), free: capacity.places, open: true, capacity };
-    Catalogue { version, offers: vec![offer], environments: environments(library) }
+    let offer =
+        Offer { executor: LOCAL.to_owned(), free: capacity.places, open: true, environments: None, capacity };
+    Catalogue { version, offers: vec![offer], environments: environments(library), silent: Vec::new() }
 }
 
 pub(super) fn environments(library: &Library) -> Vec<EnvironmentEntry> {

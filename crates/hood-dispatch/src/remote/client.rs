@@ -99,12 +99,14 @@ impl Inner {
 
     fn update_catalogue(&self) {
         let words = self.peers.iter().filter_map(|peer| peer.word()).collect();
+        let silent = self.peers.iter().filter(|peer| peer.word().is_none());
+        let silent = silent.map(|peer| peer.address.clone()).collect();
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
         // Above each dispatcher's own, which begin at the time of their start.
         let versions = self.peers.iter().filter_map(|peer| peer.word()).flat_map(|word| word.offers);
         let highest = versions.map(|offer| offer.capacity.version).max().unwrap_or_default();
         let version = highest.max(catalogue.version + 1);
-        *catalogue = Arc::new(merge::merge(version, words));
+        *catalogue = Arc::new(Catalogue { silent, ..merge::merge(version, words) });
         drop(catalogue);
         self.offered.send_replace(version);
     }
@@ -140,8 +142,10 @@ pub(super) const fn is_final(code: ProblemCode) -> bool {
 impl Remote {
     /// A way to each dispatcher, with its address for people.
     pub fn new(world: Arc<dyn World>, ways: Vec<(String, Arc<dyn Transport>)>) -> Self {
-        let peers = ways.into_iter().map(|(address, way)| Arc::new(Peer::new(address, way))).collect();
-        let catalogue = Catalogue { version: 0, offers: Vec::new(), environments: Vec::new() };
+        let peers: Vec<_> =
+            ways.into_iter().map(|(address, way)| Arc::new(Peer::new(address, way))).collect();
+        let silent = peers.iter().map(|peer| peer.address.clone()).collect();
+        let catalogue = Catalogue { version: 0, offers: Vec::new(), environments: Vec::new(), silent };
         let inner = Arc::new(Inner {
             world,
             peers,
@@ -182,6 +186,7 @@ impl Remote {
 
     async fn open(&self, peer: &Arc<Peer>, order: Order) -> Result<Link, DispatchError> {
         let (key, token) = (order.key, order.token);
+        let environment = order.assignment.environment.clone();
         let inner = &self.0;
         let session = inner.hold(key, token, peer);
         // Given up on by the worker: what may have been made is not wanted.
@@ -204,7 +209,7 @@ impl Remote {
                 if is_final(problem.code) {
                     guard.armed = false;
                     inner.let_go(key, session);
-                    return Err(refusal(key, &problem.detail, problem.code));
+                    return Err(refusal((key, environment), &problem.detail, problem.code));
                 }
                 if problem.code == ProblemCode::Pending {
                     last_answer = inner.world.now();
@@ -282,13 +287,11 @@ async fn ask_for(
     }
 }
 
-fn refusal(key: AttemptKey, detail: &str, code: ProblemCode) -> DispatchError {
+fn refusal((key, name): (AttemptKey, String), detail: &str, code: ProblemCode) -> DispatchError {
     match code {
         ProblemCode::Gone => DispatchError::Gone(key),
         ProblemCode::Stale => DispatchError::Stale(key),
-        ProblemCode::Environment => {
-            DispatchError::Environment { name: String::new(), reason: detail.to_owned() }
-        }
+        ProblemCode::Environment => DispatchError::Environment { name, reason: detail.to_owned() },
         code if detail.is_empty() => DispatchError::Place(code.title().to_owned()),
         _ => DispatchError::Place(detail.to_owned()),
     }

@@ -1,6 +1,6 @@
 //! What dispatchers offer: one's catalogue on the wire, and several made into one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hood_core::Timestamp;
 use hood_core::plan::{Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, SystemCalls};
@@ -104,7 +104,7 @@ impl Word {
     pub(super) fn from_wire(catalogue: &wire::Catalogue) -> Self {
         let offers = catalogue.capacities.iter().filter_map(|said| {
             let (executor, capacity) = (catalogue.executor.clone(), capacity_from_wire(said)?);
-            Some(Offer { executor, free: said.free, open: true, capacity })
+            Some(Offer { executor, free: said.free, open: true, environments: None, capacity })
         });
         Self {
             executor: catalogue.executor.clone(),
@@ -228,24 +228,38 @@ fn imported_to_wire(imported: &Imported) -> wire::ImportedImage {
     }
 }
 
-/// Several words as one catalogue, of the version given.
+/// Several words as one catalogue, of the version given. Of two images that were imported under one name
+/// the first counts, and who has the other does not have that environment.
 pub(super) fn merge(version: u64, words: Vec<Word>) -> Catalogue {
     let mut environments: BTreeMap<String, EnvironmentEntry> = BTreeMap::new();
-    let mut offers = Vec::with_capacity(words.len());
-    for word in words {
-        offers.extend(word.offers);
-        for entry in word.environments {
-            match environments.get_mut(&entry.facts.name) {
-                // Built anywhere is built: the executor that is chosen builds it where it is not.
-                Some(known) if rank(&entry.status) > rank(&known.status) => *known = entry,
-                Some(_) => {}
-                None => {
-                    environments.insert(entry.facts.name.clone(), entry);
-                }
+    for entry in words.iter().flat_map(|word| &word.environments) {
+        match environments.get_mut(&entry.facts.name) {
+            // Built anywhere is built: the executor that is chosen builds it where it is not.
+            Some(known) if rank(&entry.status) > rank(&known.status) => *known = entry.clone(),
+            Some(_) => {}
+            None => {
+                environments.insert(entry.facts.name.clone(), entry.clone());
             }
         }
     }
-    Catalogue { version, offers, environments: environments.into_values().collect() }
+    let mut offers = Vec::with_capacity(words.len());
+    for word in words {
+        let held = word
+            .environments
+            .iter()
+            .filter(|entry| environments.get(&entry.facts.name).is_some_and(|known| is_had(entry, known)));
+        let held: BTreeSet<_> = held.map(|entry| entry.facts.name.clone()).collect();
+        let told = |offer| Offer { environments: Some(held.clone()), ..offer };
+        offers.extend(word.offers.into_iter().map(told));
+    }
+    Catalogue { version, offers, environments: environments.into_values().collect(), silent: Vec::new() }
+}
+
+/// Whether one executor's entry is the environment that all know under this name, and not one that only it
+/// could not build.
+fn is_had(entry: &EnvironmentEntry, known: &EnvironmentEntry) -> bool {
+    let failed = |entry: &EnvironmentEntry| matches!(entry.status, EnvironmentStatus::Failed { .. });
+    entry.imported == known.imported && (!failed(entry) || failed(known))
 }
 
 const fn rank(status: &EnvironmentStatus) -> u8 {

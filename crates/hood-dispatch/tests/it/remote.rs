@@ -150,8 +150,8 @@ impl Dispatch for Pods {
             memory_bytes_max: 1 << 30,
             places: 4,
         };
-        let offer = Offer { executor: "any".to_owned(), free: 4, open: true, capacity };
-        Arc::new(Catalogue { version: 1, offers: vec![offer], environments: Vec::new() })
+        let offer = Offer { executor: "any".to_owned(), free: 4, open: true, environments: None, capacity };
+        Arc::new(Catalogue { version: 1, offers: vec![offer], environments: Vec::new(), silent: Vec::new() })
     }
 }
 

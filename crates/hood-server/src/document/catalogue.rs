@@ -1,6 +1,8 @@
 //! What the worker says of its places and environments, and the API reads: the store's copy is all
 //! that validation and planning know.
 
+use std::collections::BTreeSet;
+
 use hood_core::Timestamp;
 use hood_core::plan::{
     Capacity, EnvironmentFacts, ExecutorClass, Isolation, Layer, Offer, PlaceKind, SystemCalls,
@@ -29,6 +31,10 @@ pub struct ExecutorDocument {
     pub unproven: Vec<UnprovenDocument>,
     pub memory_bytes_max: u64,
     pub places: u32,
+    /// What code can run in there, by name. Left out where that is everything, and by releases that did
+    /// not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environments: Option<BTreeSet<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +78,7 @@ fn executor(offer: &Offer) -> ExecutorDocument {
         unproven: unproven.collect(),
         memory_bytes_max: capacity.memory_bytes_max,
         places: capacity.places,
+        environments: offer.environments.clone(),
     }
 }
 
@@ -89,7 +96,8 @@ impl ExecutorDocument {
             memory_bytes_max: self.memory_bytes_max,
             places: self.places,
         };
-        Some(Offer { executor: self.name.clone(), free: self.places, open: true, capacity })
+        let environments = self.environments.clone();
+        Some(Offer { executor: self.name.clone(), free: self.places, open: true, environments, capacity })
     }
 }
 
@@ -125,7 +133,14 @@ mod tests {
             memory_bytes_max: 1 << 30,
             places: 2,
         };
-        let offers = [Offer { executor: "one".to_owned(), free: 2, open: true, capacity }];
+        let of = |executor: &str, environments| Offer {
+            executor: executor.to_owned(),
+            free: 2,
+            open: true,
+            environments,
+            capacity: capacity.clone(),
+        };
+        let offers = [of("one", None), of("two", Some(["data".to_owned()].into()))];
         let text = serde_json::to_string(&CatalogueDocument::new(&offers, Vec::new())).expect("serialises");
         let back: CatalogueDocument = serde_json::from_str(&text).expect("parses");
         assert_eq!(back.offers(3, taken_at), offers);

@@ -202,8 +202,7 @@ impl Attempt<'_> {
     async fn begin(&mut self, accepted: &Accepted) -> Result<(), Stop> {
         let assignment = match self.plan(accepted, &self.shared.means.dispatch.capacity()) {
             Ok(assignment) => assignment,
-            // Offered a moment ago, when this was leased: it waits for its turn again.
-            Err(refusal) if refusal.code.may_pass() => return self.lose(&Lost::ours(refusal.reason)).await,
+            Err(refusal) if refusal.code.may_pass() => return self.put_off(&refusal).await,
             Err(refusal) => return self.refuse(&refusal).await,
         };
         let order = Order {
@@ -301,8 +300,7 @@ impl Attempt<'_> {
 
     fn plan(&self, accepted: &Accepted, catalogue: &Catalogue) -> Result<Assignment, Refusal> {
         let Some(environment) = catalogue.environment(&accepted.environment) else {
-            let reason = format!("environment `{}` is no longer offered", accepted.environment);
-            return Err(Refusal { code: RefusalCode::NoEnvironment, reason });
+            return Err(not_offered(&accepted.environment, &catalogue.silent));
         };
         let build = accepted.program.build.as_ref().map(|build| build.limits);
         let demand = Demand { limits: accepted.limits, build, class: environment.facts.class() };
@@ -434,6 +432,29 @@ impl Attempt<'_> {
         self.end(Commit::default(), Verdict::InfrastructureError, &result).await
     }
 
+    /// No place can take it just now: it waits for its turn again, for no longer in all than others do
+    /// in the queue.
+    async fn put_off(&mut self, refusal: &Refusal) -> Result<(), Stop> {
+        let Shared { means, config, .. } = self.shared;
+        let now = means.clock.now();
+        let waited = now.since(self.created_at);
+        let AnyEvaluation::Provisioning(evaluation) = self.evaluation else { return Err(Stop::LeaseLost) };
+        if waited >= config.queue_ttl {
+            let result = evidence::waited_out(&refusal.reason);
+            return self.end(Commit::default(), Verdict::InfrastructureError, &result).await;
+        }
+        let history = evaluation.history();
+        let times = history.attempts.saturating_sub(history.losses.total());
+        let pause = config.retry.put_off(times, waited, means.dice.unit());
+        let step = evaluation.put_off(now, now.after(pause));
+        tracing::info!(reason = %refusal.reason, pause_ms = pause.as_millis(), "put off");
+        let why = document::to_json(&evidence::put_off(&refusal.reason));
+        let commit = Commit { transitions: vec![step.transition], lost: Some(why), ..Commit::default() };
+        self.commit(commit).await?;
+        self.evaluation = AnyEvaluation::Queued(step.evaluation);
+        Ok(())
+    }
+
     async fn end(
         &mut self,
         mut commit: Commit,
@@ -530,6 +551,19 @@ impl Attempt<'_> {
     fn check_lease(&self) -> Result<(), Stop> {
         if self.told().lost { Err(Stop::LeaseLost) } else { Ok(()) }
     }
+}
+
+/// Nobody who was heard has it. That is the last word only where nobody is left to be heard.
+fn not_offered(environment: &str, silent: &[String]) -> Refusal {
+    if silent.is_empty() {
+        let reason = format!("environment `{environment}` is no longer offered");
+        return Refusal { code: RefusalCode::NoEnvironment, reason };
+    }
+    let silent = silent.join(", ");
+    let reason = format!(
+        "no dispatcher that was heard since this worker began has environment `{environment}`; not heard yet: {silent}"
+    );
+    Refusal { code: RefusalCode::NoPlaces, reason }
 }
 
 /// Completes once a cancel was asked for or the lease is gone; never for a worker that is going away

@@ -50,10 +50,18 @@ pub(super) fn document(loss: Loss, reason: &str) -> api::Lost {
     api::Lost { kind: loss.as_str().to_owned(), reason: reason.to_owned() }
 }
 
+/// Why one was put back that no place could take, as it is kept with its attempt.
+pub(super) fn put_off(reason: &str) -> api::Lost {
+    api::Lost { kind: "refused".to_owned(), reason: reason.to_owned() }
+}
+
 /// What one came to that no place may take.
 pub(super) fn refused(refusal: &Refusal) -> ResultDocument {
     ResultDocument::without_run(refusal_evidence(refusal.code.as_str(), &refusal.reason))
 }
+
+/// The code of what waited for too long.
+const QUEUE_TTL: &str = "queue_ttl";
 
 /// What one came to that waited longer than `queue_ttl`.
 pub(super) fn given_up(catalogue: &Catalogue, policy: PolicyMode) -> ResultDocument {
@@ -69,7 +77,13 @@ pub(super) fn given_up(catalogue: &Catalogue, policy: PolicyMode) -> ResultDocum
         let policy = policy.as_str();
         format!("every place was taken until `queue_ttl_ms` was over (policy `{policy}`)")
     };
-    ResultDocument::without_run(refusal_evidence("queue_ttl", &reason))
+    ResultDocument::without_run(refusal_evidence(QUEUE_TTL, &reason))
+}
+
+/// What one came to that was put off until then.
+pub(super) fn waited_out(reason: &str) -> ResultDocument {
+    let reason = format!("no place could take it until `queue_ttl_ms` was over: {reason}");
+    ResultDocument::without_run(refusal_evidence(QUEUE_TTL, &reason))
 }
 
 /// What one came to that was cancelled before its program was released.

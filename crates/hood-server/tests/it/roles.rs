@@ -7,5 +7,6 @@ mod metrics;
 mod notifier;
 pub(crate) mod process;
 mod receiver;
+mod several;
 pub(crate) mod site;
 mod tls;

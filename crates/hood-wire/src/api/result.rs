@@ -81,7 +81,8 @@ pub struct Refusal {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Lost {
-    /// `infrastructure`, `own_death` or `suspect`.
+    /// `infrastructure`, `own_death` or `suspect`; or `refused`, where no place could take it just now and
+    /// nothing was tried.
     pub kind: String,
     pub reason: String,
 }

@@ -49,7 +49,8 @@ fn capacity() -> Capacity {
 }
 
 fn catalogue(capacity: Capacity, environments: Vec<api::Environment>) -> Catalogue {
-    let offer = Offer { executor: "one".to_owned(), free: capacity.places, open: true, capacity };
+    let offer =
+        Offer { executor: "one".to_owned(), free: capacity.places, open: true, environments: None, capacity };
     Catalogue::new(1, Timestamp::from_micros(0), CatalogueDocument::new(&[offer], environments))
 }
 

@@ -179,6 +179,15 @@ impl Site {
         }
     }
 
+    /// Until an environment of that name is ready somewhere.
+    pub(crate) async fn until_offered(&self, api: &Process, environment: &str) {
+        let (path, began) = (format!("/v1/environments/{environment}"), Instant::now());
+        while self.call(api, &path, None).await.1["state"] != "ready" {
+            assert!(began.elapsed() < PATIENCE, "`{environment}` is not offered");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub(crate) async fn wait_for(&self, api: &Process, id: &str, what: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {

@@ -217,6 +217,7 @@ pub(crate) fn environment(name: &str) -> Environment {
 
 pub(crate) fn catalogue() -> CatalogueDocument {
     let capacity = capacity();
-    let offer = Offer { executor: "one".to_owned(), free: capacity.places, open: true, capacity };
+    let offer =
+        Offer { executor: "one".to_owned(), free: capacity.places, open: true, environments: None, capacity };
     CatalogueDocument::new(&[offer], vec![environment("minimal"), environment("spare")])
 }
