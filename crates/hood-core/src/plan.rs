@@ -412,22 +412,7 @@ fn plan_on(
     let capacity = &offer.capacity;
     let refuse = |code, reason| Err(Refusal { code, reason });
     let class = demand.class;
-    if !environment.allowed_classes.contains(&class) {
-        let reason = format!("environment `{}` does not allow class `{}`", environment.name, class.as_str());
-        return refuse(RefusalCode::ClassNotAllowed, reason);
-    }
-    if !offer.has(&environment.name) {
-        let reason =
-            format!("executor `{}` does not have environment `{}`", offer.executor, environment.name);
-        return refuse(RefusalCode::NoEnvironment, reason);
-    }
-    if !capacity.classes.contains(&class) {
-        let reason = match class {
-            ExecutorClass::Gpu => "no place offers class `gpu`: no GPU is given to sandboxes here".to_owned(),
-            other => format!("no place offers class `{}`", other.as_str()),
-        };
-        return refuse(RefusalCode::ClassNotOffered, reason);
-    }
+    offers_class(class, environment, offer)?;
     let lesser = lesser_isolation(environment, capacity.kind);
     if let Some(reason) = lesser.as_ref().filter(|_| policy == PolicyMode::Strict) {
         let reason = format!(
@@ -476,6 +461,32 @@ fn plan_on(
         capacity_taken_at: capacity.taken_at,
         reasons,
     })
+}
+
+/// Whether the executor has the environment, and places of the class that it allows.
+fn offers_class(class: ExecutorClass, environment: &EnvironmentFacts, offer: &Offer) -> Result<(), Refusal> {
+    let refuse = |code, reason| Err(Refusal { code, reason });
+    if !environment.allowed_classes.contains(&class) {
+        let reason = format!("environment `{}` does not allow class `{}`", environment.name, class.as_str());
+        return refuse(RefusalCode::ClassNotAllowed, reason);
+    }
+    if !offer.has(&environment.name) {
+        let reason =
+            format!("executor `{}` does not have environment `{}`", offer.executor, environment.name);
+        return refuse(RefusalCode::NoEnvironment, reason);
+    }
+    if !offer.capacity.classes.contains(&class) {
+        let reason = match class {
+            ExecutorClass::Gpu => "no GPU is given to sandboxes here",
+            ExecutorClass::Cpu | ExecutorClass::HighMemory | ExecutorClass::Network => {
+                "name another environment"
+            }
+        };
+        let (class, name) = (class.as_str(), &environment.name);
+        let reason = format!("no place offers class `{class}`, which environment `{name}` needs: {reason}");
+        return refuse(RefusalCode::ClassNotOffered, reason);
+    }
+    Ok(())
 }
 
 /// Why a kind of place is less than the environment asks for; `None` where it is not.
@@ -702,6 +713,21 @@ mod tests {
         let assignment =
             plan_here(&demand(), &environment(), &without(Layer::MemoryLimit), PolicyMode::Development);
         assert_eq!(assignment.expect("runs").unenforced, [Limit::MemoryBytes]);
+    }
+
+    #[test]
+    fn a_class_that_no_place_offers_is_told_with_the_environment_that_needs_it() {
+        let needs = |class| EnvironmentFacts { allowed_classes: vec![class], ..environment() };
+        for (class, next) in
+            [(ExecutorClass::Gpu, "no GPU is given"), (ExecutorClass::Network, "name another")]
+        {
+            let demand = Demand { class, ..demand() };
+            let refusal =
+                plan_here(&demand, &needs(class), &capacity(), PolicyMode::Strict).expect_err("refused");
+            assert_eq!(refusal.code, RefusalCode::ClassNotOffered);
+            let told = ["`minimal`", class.as_str(), next];
+            assert!(told.iter().all(|told| refusal.reason.contains(told)), "{}", refusal.reason);
+        }
     }
 
     #[test]
