@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
 import shutil
 import socket
@@ -100,6 +101,9 @@ def check(image, name, path):
     for place in (os.getcwd(), cargo):
         at = image.program.find(place.encode())
         must(at < 0, f"{name}: a path of this machine is in it: {image.program[at : at + 120]!r}")
+    # A compiler's `__DATE__`. What it is for a build of another day, its digest would show.
+    dates = set(re.findall(rb"\0(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 0-3]\d \d{4}\0", image.program))
+    must(dates <= {b"\0Jan  2 1980\0"}, f"{name}: the day of its build is in it: {dates}")
     bill = image.bill
     must(bill["metadata"]["component"]["version"] == image.digest, f"{name}: the list is of another image")
     return {component["name"]: component["version"] for component in bill["components"]}

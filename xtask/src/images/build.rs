@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 pub(super) const MUSL: &str = "x86_64-unknown-linux-musl";
 
+/// Of everything in an image, its programs' own words included: 2 January 1980, in seconds since 1970.
+const TIME: &str = "315619200";
+
 /// Where they were built.
 #[derive(Debug)]
 pub(super) struct Built {
@@ -39,9 +42,12 @@ pub(super) fn server(root: &Path, profile: &str) -> anyhow::Result<Built> {
         .args(["rustc", "--locked", "--quiet", "--package", "hood-server", "--bin", "fumehood"])
         .args(["--profile", profile, "--target", MUSL, "--message-format", "json-render-diagnostics"])
         // As `release` does it, whatever the profile.
-        .args(["--", "-Cstrip=debuginfo"])
+        // The linker's id would be of what is stripped too, and that has lines of generated code with their paths.
+        .args(["--", "-Cstrip=debuginfo", "-Clink-arg=-Wl,--build-id=none"])
         .env_remove("RUSTFLAGS")
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\x1f"))
+        // What the C compiler says that the time is.
+        .env("SOURCE_DATE_EPOCH", TIME)
         .env(format!("CFLAGS_{}", MUSL.replace('-', "_")), c.join(" "))
         .current_dir(root)
         .stderr(Stdio::inherit())
