@@ -58,6 +58,7 @@ const ALL: &[Migration] = &[
     portable!(12, "inputs", "0012_inputs.sql", 3),
     on_postgres!(13, "input_rights", "0013_input_rights.postgres.sql", 3),
     on_postgres!(14, "living_rows", "0014_living_rows.postgres.sql", 3),
+    on_postgres!(15, "api_rights", "0015_api_rights.postgres.sql", 3),
 ];
 
 /// A migration that is still to be applied, or was just now.

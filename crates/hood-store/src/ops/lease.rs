@@ -40,7 +40,7 @@ macro_rules! with_request {
     ($order:literal) => {
         concat!(
             ") SELECT c.*, r.document, r.blob FROM c \
-             JOIN requests r ON r.tenant = c.tenant AND r.evaluation = c.id ORDER BY ",
+             LEFT JOIN requests r ON r.tenant = c.tenant AND r.evaluation = c.id ORDER BY ",
             $order
         )
     };
@@ -160,7 +160,8 @@ impl Claim {
             expires_at: self.tenure.until(),
         };
         let asked = requests.remove(&lease.evaluation);
-        let (request, input) = asked.ok_or_else(|| corrupt("claimed, and without a request"))?;
+        // One without a request is run by nobody and ends as what cannot be read: it must not stop the others.
+        let (request, input) = asked.unwrap_or_default();
         let claimed = Claimed {
             request,
             input,
@@ -215,7 +216,7 @@ fn lease(row: &Row, attempt: u32, expires_at: Timestamp) -> Result<Lease, StoreE
 fn claimed(row: &Row, lease: Lease, evaluation: AnyEvaluation) -> Result<Claimed, StoreError> {
     Ok(Claimed {
         evaluation,
-        request: get(row, "document")?,
+        request: get::<Option<String>>(row, "document")?.unwrap_or_default(),
         input: get(row, "blob")?,
         cancel: cancel(row)?,
         created_at: moment(row, "created_at")?,

@@ -203,6 +203,13 @@ const OF_NOTIFIER: [&str; 15] = [
     "CREATE TABLE mine (n INT)",
 ];
 
+/// For want of a right, and not because the statement is none.
+fn is_refused(said: &std::io::Result<String>) -> bool {
+    const WHY: [&str; 4] =
+        ["permission denied", "row-level security", "must be owner", "change nothing else"];
+    said.as_ref().is_err_and(|error| WHY.iter().any(|why| error.to_string().contains(why)))
+}
+
 /// As somebody would who has taken such a process over and speaks SQL.
 #[tokio::test]
 async fn the_database_refuses_what_no_store_would_say() {
@@ -247,13 +254,7 @@ async fn the_database_refuses_what_no_store_would_say() {
     for (role, forbidden) in all {
         for statement in forbidden {
             let said = server.sql_as(&format!("{role}_{name}"), &name, statement);
-            let refused = said.as_ref().is_err_and(|error| {
-                let text = error.to_string();
-                ["permission denied", "row-level security", "must be owner", "change nothing else"]
-                    .iter()
-                    .any(|why| text.contains(why))
-            });
-            assert!(refused, "{role}: {statement}: {said:?}");
+            assert!(is_refused(&said), "{role}: {statement}: {said:?}");
         }
     }
     // What lives is not theirs to delete: the policy shows them nothing to delete.
@@ -268,6 +269,73 @@ async fn the_database_refuses_what_no_store_would_say() {
     }
     // An earlier statement may have deleted nothing, and changed nothing either.
     owner.check().await;
+}
+
+/// Each as somebody who has taken the API over and knows the triggers and policies; `{id}` is one that runs.
+const TRICKS: [&str; 11] = [
+    "CREATE TEMP TABLE evaluations (x INT); UPDATE public.evaluations SET state = 'succeeded', verdict = 'succeeded' \
+     WHERE id = '{id}'",
+    "CREATE TEMP TABLE evaluations (x INT); CREATE TEMP TABLE archived (blob TEXT); UPDATE public.blobs SET state = 'doomed'",
+    "INSERT INTO events (tenant, evaluation, number, kind, occurred_at) VALUES ('default', '{id}', 4, 'submitted', 0)",
+    "INSERT INTO events (tenant, evaluation, number, kind, occurred_at, verdict) \
+     VALUES ('default', '{id}', 4, 'finished', 0, 'cancelled')",
+    "INSERT INTO deliveries SELECT tenant, id, 9, 'http://elsewhere/', 'pending', 0, 0, 0, 0, NULL, NULL, NULL, 'succeeded', \
+     'succeeded', 1, labels, batch, created_at, leased_at, started_at, '{}' FROM evaluations WHERE id = '{id}'",
+    // Rows that a worker would stumble over.
+    "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, position, created_at, queued_at, ready, \
+     last_event, attempts, losses_infrastructure, losses_own_death, losses_suspect, lease_token, lease_epoch) \
+     VALUES ('default', gen_random_uuid(), 'queued', 10, 'minimal', '{}', 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0)",
+    "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, position, created_at, queued_at, ready, \
+     last_event, attempts, losses_infrastructure, losses_own_death, losses_suspect, lease_token, lease_epoch) \
+     VALUES ('default', gen_random_uuid(), 'queued', 9, 'minimal', '{}', 0, 0, 0, 1, 1, 0, -5, 0, 0, 0, 0)",
+    "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, position, created_at, queued_at, ready, \
+     last_event, attempts, losses_infrastructure, losses_own_death, losses_suspect, lease_token, lease_epoch) \
+     VALUES ('default', gen_random_uuid(), 'queued', 9, 'minimal', '{}', 0, 9223372036854775807, 0, 1, 1, 0, 0, 0, 0, 0, 0)",
+    "DELETE FROM events WHERE evaluation = '{id}' RETURNING 1 / 0",
+    "UPDATE events SET number = 7 WHERE evaluation = '{id}'",
+    "UPDATE deliveries SET result = '{}'",
+];
+
+#[tokio::test]
+async fn no_trick_of_the_apis_user_changes_what_runs() {
+    if !has_postgres() {
+        return;
+    }
+    let (owner, [api, worker, notifier]) = roles().await;
+    let mut large = single(evaluation(new_id(at(0)), 9));
+    large.evaluations[0].input = Some("x".repeat(9));
+    api.submit(&tenant(), at(0), large).await.expect("accepts");
+    owner.claim_one(at(0)).await;
+    let running = owner.running(at(0)).await.0.lease.evaluation.as_uuid();
+    let (server, name) = (hood_testkit::postgres().await, database(&owner));
+    let state = || {
+        let all = "SELECT state, verdict, last_event FROM evaluations ORDER BY id; SELECT * FROM events ORDER BY 1, 2, 3; \
+             SELECT * FROM blobs; SELECT * FROM deliveries";
+        server.sql(&name, all).expect("reads")
+    };
+    let before = state();
+    for trick in TRICKS {
+        let said = server.sql_as(&format!("api_{name}"), &name, &trick.replace("{id}", &running.to_string()));
+        assert_eq!(state(), before, "{trick}: {said:?}");
+        // Nothing to delete is no error.
+        assert!(trick.starts_with("DELETE") || is_refused(&said), "{trick}: {said:?}");
+    }
+    // One row that says of nothing what it asks for: the others are claimed with it, and it ends by itself.
+    let orphan = "INSERT INTO evaluations (tenant, id, state, priority, environment, labels, position, created_at, queued_at, \
+         ready, last_event, attempts, losses_infrastructure, losses_own_death, losses_suspect, lease_token, lease_epoch) \
+         VALUES ('default', gen_random_uuid(), 'queued', 9, 'minimal', '{}', 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0)";
+    server.sql_as(&format!("api_{name}"), &name, orphan).expect("that much the API may");
+    let next = single(evaluation(new_id(at(1)), 0));
+    let id = next.evaluations[0].id;
+    api.submit(&tenant(), at(1), next).await.expect("accepts");
+    let claimed = worker.claim(&tenure(at(2)), 9).await.expect("claims");
+    let [without, with] = &claimed[..] else { panic!("{claimed:?}") };
+    assert!(without.request.is_empty() && with.lease.evaluation == id, "{claimed:?}");
+    let again = worker.reclaim(&tenure(at(3).after(TTL)), 9, Lapsed::Expired).await.expect("reclaims");
+    assert!(again.iter().any(|claimed| claimed.lease.evaluation == without.lease.evaluation), "{again:?}");
+    for store in [api, worker, notifier] {
+        store.close().await;
+    }
 }
 
 /// Tables with rows of evaluations that are there.
