@@ -108,6 +108,10 @@ impl Query {
                 _ => self.wrong("label", "is `name=value`"),
             }
         }
+        if let Some(problem) = filter_problem(labels.iter().map(|(name, value)| (name, value))) {
+            self.wrong("label", problem);
+            labels.clear();
+        }
         labels
     }
 
@@ -197,6 +201,21 @@ fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(ms).map(Duration::from_millis)
 }
 
+/// Labels that one filter may name: each is a search of its own in one statement.
+const FILTER_LABELS_MAX: usize = 16;
+
+/// What is wrong with a filter's labels.
+pub(crate) fn filter_problem<'a>(
+    labels: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
+) -> Option<String> {
+    if labels.len() > FILTER_LABELS_MAX {
+        return Some(format!("names {} labels; at most {FILTER_LABELS_MAX} are taken", labels.len()));
+    }
+    let mut texts = labels.flat_map(|(name, value)| [name, value]);
+    let odd = texts.any(|text| text.chars().any(char::is_control));
+    odd.then(|| "has a control character, which no label has".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +258,22 @@ mod tests {
         assert!(query.flag("follow"));
         assert_eq!(query.wait(Duration::from_secs(10)), Some(Duration::from_secs(10)));
         query.finish().expect("all known");
+    }
+
+    #[test]
+    fn a_filter_names_no_more_labels_than_it_may_and_none_that_cannot_be() {
+        let of = |count: usize| {
+            let labels: Vec<String> = (0..count).map(|n| format!("label=a{n}=b")).collect();
+            let mut query = query(&labels.join("&"));
+            (query.labels().len(), query.finish().map_err(|error| error.errors[0].path.clone()))
+        };
+        assert_eq!(of(FILTER_LABELS_MAX), (FILTER_LABELS_MAX, Ok(())));
+        assert_eq!(of(FILTER_LABELS_MAX + 1), (0, Err("label".to_owned())));
+        for odd in ["label=%00=b", "label=a=%00", "label=a%0a=b"] {
+            let mut query = query(odd);
+            assert_eq!(query.labels(), [], "{odd}");
+            assert_eq!(query.finish().expect_err("is refused").errors[0].path, "label");
+        }
     }
 
     #[test]

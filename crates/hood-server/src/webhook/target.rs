@@ -35,6 +35,10 @@ impl Target {
         if text.len() > URL_BYTES_MAX {
             return Err(WrongTarget::Long);
         }
+        // A parser leaves some of them out, and what is kept is the text.
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(WrongTarget::Form);
+        }
         let url = Url::parse(text).map_err(|_| WrongTarget::Form)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(WrongTarget::Form);
@@ -80,7 +84,18 @@ mod tests {
 
     #[test]
     fn what_else_it_may_be_is_refused() {
-        for text in ["", "hooks", "ftp://a/", "file:///etc/passwd", "gopher://a/", "unix:/run/x", "http://"] {
+        for text in [
+            "",
+            "hooks",
+            "ftp://a/",
+            "file:///etc/passwd",
+            "gopher://a/",
+            "unix:/run/x",
+            "http://",
+            "http://a/\0",
+            "http://a/\r\nb",
+            " http://a/",
+        ] {
             assert_eq!(parse(text), Err(WrongTarget::Form), "{text}");
         }
         for text in ["http://u@a/", "http://u:p@a/", "http://:p@a/"] {

@@ -21,7 +21,7 @@ const PAGE_MAX: u32 = 100;
     get, path = "/v1/dead", tag = "dead", operation_id = "list_dead",
     params(
         ("all" = Option<bool>, Query, description = "Also those that were requeued."),
-        ("label" = Option<Vec<String>>, Query, description = "`name=value`; repeated, each must hold."),
+        ("label" = Option<Vec<String>>, Query, description = "`name=value`; repeated, each must hold. At most 16."),
         ("since" = Option<String>, Query, description = "Submitted then or later; RFC 3339."),
         ("batch" = Option<String>, Query, description = "Of this batch."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),

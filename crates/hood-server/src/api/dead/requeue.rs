@@ -10,6 +10,7 @@ use crate::api::admission::invalid_fields;
 use crate::api::body;
 use crate::api::error::{ApiError, ErrorCode, problems};
 use crate::api::guard::Caller;
+use crate::api::query::filter_problem;
 use crate::api::state::ApiState;
 use crate::api::submission;
 
@@ -107,6 +108,9 @@ async fn chosen(
 
 fn read_filter(asked: &RequeueFilter) -> Result<Filter, (&'static str, String)> {
     let RequeueFilter { labels, since, batch } = asked;
+    if let Some(problem) = filter_problem(labels.iter()) {
+        return Err(("filter.labels", problem));
+    }
     let since = since.as_deref().map(|text| {
         let moment = text.parse::<jiff::Timestamp>();
         moment.map_err(|_| ("filter.since", "is a time as RFC 3339 writes it".to_owned()))

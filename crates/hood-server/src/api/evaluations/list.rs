@@ -19,7 +19,7 @@ problems!(InvalidParameter);
     get, path = "/v1/evaluations", tag = "evaluations", operation_id = "list_evaluations",
     params(
         ("state" = Option<Vec<String>>, Query, description = "In any of these states; repeated, or with commas between them."),
-        ("label" = Option<Vec<String>>, Query, description = "`name=value`; repeated, each must hold."),
+        ("label" = Option<Vec<String>>, Query, description = "`name=value`; repeated, each must hold. At most 16."),
         ("since" = Option<String>, Query, description = "Submitted then or later; RFC 3339.", example = "2026-01-31T12:00:00Z"),
         ("batch" = Option<String>, Query, description = "Of this batch."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
