@@ -275,7 +275,7 @@ impl Live {
     async fn attend(&mut self, commands: &mut mpsc::Receiver<Command>) {
         while !(self.body.is_none() && self.outbox.is_empty()) {
             let reading = self.outbox.has_room();
-            let alarm = [self.supervisor.next(), self.orphaned_at].into_iter().flatten().min();
+            let alarm = self.alarm();
             tokio::select! {
                 biased;
                 Some(command) = commands.recv() => self.obey(command),
@@ -285,6 +285,13 @@ impl Live {
                 () = ring(alarm) => if self.look() { return },
             }
         }
+    }
+
+    /// When to look again. What has ended is not supervised: its deadlines go by with nobody to meet
+    /// them, and an alarm that is always due would keep a core busy until the last word is fetched.
+    fn alarm(&self) -> Option<Instant> {
+        let supervised = self.body.as_ref().and_then(|_| self.supervisor.next());
+        [supervised, self.orphaned_at].into_iter().flatten().min()
     }
 
     fn obey(&mut self, command: Command) {
@@ -538,3 +545,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
