@@ -64,6 +64,8 @@ impl Supervisor {
     pub(super) fn released(&mut self, now: Instant) {
         self.released = Some(now);
         self.kill_at = Some(now + START_PATIENCE);
+        // What its starter still does before exec is in the program's group and counts as its own.
+        self.next_look = Some(self.first_look(now));
     }
 
     pub(super) fn started(&mut self, now: Instant) {
@@ -72,7 +74,11 @@ impl Supervisor {
         // A cancel that came before the start keeps its earlier deadline.
         self.kill_at =
             Some(if self.cause.is_some() { self.kill_at.map_or(wall, |at| at.min(wall)) } else { wall });
-        self.next_look = Some(now + LOOK_SHORTEST.max(self.cpu_left(0) / self.cpus).min(LOOK_LONGEST));
+        self.next_look = Some(self.first_look(now));
+    }
+
+    fn first_look(&self, now: Instant) -> Instant {
+        now + (self.cpu_left(0) / self.cpus).clamp(LOOK_SHORTEST, LOOK_LONGEST)
     }
 
     /// A cancel was ordered; a shorter grace than the one running replaces it.
@@ -195,6 +201,23 @@ mod tests {
         supervisor.cancelled(now, Duration::ZERO);
         assert_eq!(supervisor.look(now + AGENT_SLACK, || used(5000), true), Act::KillProgram);
         assert_eq!(supervisor.cause(), Some(KillCause::Cancel));
+    }
+
+    #[test]
+    fn cpu_time_is_held_before_the_start_too() {
+        let now = Instant::now();
+        let limits = Limits { cpu_ms: 1000, ..Limits::DEFAULT };
+        let mut supervisor = Supervisor::new(limits, Duration::ZERO);
+        supervisor.released(now);
+        let look = supervisor.next().unwrap();
+        assert!(look <= now + LOOK_LONGEST);
+        assert_eq!(supervisor.look(look, || used(1000), true), Act::OrderKill);
+        assert_eq!(supervisor.cause(), Some(KillCause::CpuTime));
+        assert_eq!(
+            supervisor.look(look + AGENT_SLACK, || used(1000), true),
+            Act::KillPlace,
+            "the agent did not"
+        );
     }
 
     #[test]
