@@ -13,6 +13,7 @@ pub mod retry;
 pub mod risk;
 pub mod time;
 pub mod verdict;
+pub mod visible;
 
 pub use event::{Event, EventKind};
 pub use id::{BatchId, EvaluationId, Tenant};

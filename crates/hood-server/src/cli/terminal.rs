@@ -4,29 +4,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
 
-/// Whether a character may move the cursor, change the terminal's state, or turn the order in which
-/// text is read.
-const fn is_obeyed(c: char) -> bool {
-    matches!(c,
-        '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{9f}'
-        // Bidirectional marks, embeddings, overrides and isolates.
-        | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        // Ends of lines for some and not for others; tags, which nobody sees.
-        | '\u{2028}' | '\u{2029}' | '\u{e0000}'..='\u{e007f}')
-}
-
-/// Writes a character so that it is seen and not obeyed: `^[` for ESC, `<U+202E>` for an override.
-fn write_visible(c: char, out: &mut String) {
-    match c {
-        '\0'..='\u{1f}' => {
-            out.push('^');
-            out.push(char::from(c as u8 + b'@'));
-        }
-        '\u{7f}' => out.push_str("^?"),
-        // A string takes all.
-        _ => _ = write!(out, "<U+{:04X}>", c as u32),
-    }
-}
+use hood_core::visible;
 
 /// Text of unknown origin, safe to show.
 #[derive(Clone, Copy, Debug)]
@@ -39,15 +17,7 @@ impl<'a> Text<'a> {
 
     /// On one line: for cells of a table.
     pub(super) fn line(text: &str) -> String {
-        let mut shown = String::new();
-        for c in text.chars() {
-            if is_obeyed(c) || matches!(c, '\n' | '\t') {
-                write_visible(c, &mut shown);
-            } else {
-                shown.push(c);
-            }
-        }
-        shown
+        visible::line(text)
     }
 }
 
@@ -55,7 +25,7 @@ impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = String::with_capacity(self.0.len());
         for c in self.0.chars() {
-            if is_obeyed(c) { write_visible(c, &mut shown) } else { shown.push(c) }
+            if visible::is_obeyed(c) { visible::write(c, &mut shown) } else { shown.push(c) }
         }
         f.write_str(&shown)
     }
@@ -66,7 +36,7 @@ impl fmt::Display for Text<'_> {
 pub(super) fn json(document: &str) -> String {
     let mut shown = String::with_capacity(document.len());
     for c in document.chars() {
-        if is_obeyed(c) {
+        if visible::is_obeyed(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 _ = write!(shown, "\\u{unit:04x}");
             }
@@ -129,9 +99,9 @@ impl Neutraliser {
             self.flush_return(Some(c), shown);
             if c == '\r' {
                 self.after_return = true;
-            } else if is_obeyed(c) {
+            } else if visible::is_obeyed(c) {
                 self.changed = true;
-                write_visible(c, shown);
+                visible::write(c, shown);
             } else {
                 shown.push(c);
             }
@@ -249,7 +219,7 @@ mod tests {
         let value = serde_json::json!({"text": "\u{9b}\u{202e}\u{1b}\u{e0041}ü\n", "n": [1]});
         let document = serde_json::to_string(&value).expect("JSON");
         let shown = json(&document);
-        assert!(!shown.chars().any(is_obeyed), "{shown}");
+        assert!(!shown.chars().any(visible::is_obeyed), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), value);
     }
 
@@ -268,7 +238,7 @@ mod tests {
             let mut shown = neutraliser.push(&bytes[..cut]);
             shown += &neutraliser.push(&bytes[cut..]);
             shown += &neutraliser.finish();
-            prop_assert!(!shown.chars().any(is_obeyed));
+            prop_assert!(!shown.chars().any(visible::is_obeyed));
             prop_assert_eq!(shown, show(&bytes));
         }
     }
