@@ -24,6 +24,7 @@ pub use launcher::serve as serve_launches;
 pub use orders::{Lacking, Orders, Outcome, Report, Run, read_report};
 pub use place::{Cell, Starter, enter, hear};
 pub use privilege::{Ended, Reaped, reap, signal_all_but, signal_everyone};
+pub use starter::PATH_DIRECTORIES_MAX;
 
 /// A step that failed, and what the kernel said.
 #[derive(Debug, thiserror::Error)]

@@ -57,6 +57,9 @@ impl Agent {
                 let lacking = lacking.map(|lacking| match lacking {
                     inside::Lacking::Interpreter(path) => Lacking::Interpreter(path),
                     inside::Lacking::Loader(path) => Lacking::Loader(path),
+                    inside::Lacking::Directory(path) => Lacking::Directory(path),
+                    inside::Lacking::Unreadable(path) => Lacking::Unreadable(path),
+                    inside::Lacking::Unsearched => Lacking::Unsearched,
                 });
                 EarlyEnd::Refused { stage, errno, detail, lacking }
             }

@@ -4,11 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use hood_core::Limits;
 use hood_core::outcome::{
     ExecError, Kill, KillCause, KilledBy, Observation, Stream, StreamEnd, Usage, WaitStatus,
 };
+use hood_core::{Limits, visible};
 use hood_sandbox::Sample;
+use hood_sandbox::inside::PATH_DIRECTORIES_MAX;
 use hood_wire::agent;
 
 use super::supervisor::Supervisor;
@@ -76,12 +77,12 @@ impl Outside<'_> {
                 Observation { lost: Some(lost), ..base }
             }
             agent::EarlyEnd::Refused { stage, errno, detail, lacking } => {
-                let about = String::from_utf8_lossy(detail);
+                let about = shown(detail);
                 let (doing, why) = match stage {
                     agent::Stage::Inputs => ("writing the input file", error_text(*errno)),
                     agent::Stage::Cwd => ("entering", error_text(*errno)),
                     agent::Stage::Exec | agent::Stage::Setup => {
-                        let why = lacking.as_ref().map(lacks);
+                        let why = lacking.as_ref().map(|lacking| lacks(lacking, detail));
                         ("starting", why.unwrap_or_else(|| not_executed(*errno, &about)))
                     }
                 };
@@ -185,27 +186,46 @@ fn not_executed(errno: i32, about: &str) -> String {
 }
 
 /// Why a file that is there does not start, and what helps.
-fn lacks(lacking: &agent::Lacking) -> String {
+fn lacks(lacking: &agent::Lacking, asked_for: &[u8]) -> String {
     match lacking {
-        agent::Lacking::Interpreter(path) => {
-            let path = String::from_utf8_lossy(path);
-            match path.strip_suffix('\r') {
-                Some(path) => format!(
-                    "its first line ends as lines do on Windows, and so names an interpreter `{path}` with a carriage \
+        agent::Lacking::Interpreter(path) => match path.strip_suffix(b"\r").map(shown) {
+            Some(path) => format!(
+                "its first line ends as lines do on Windows, and so names an interpreter `{path}` with a carriage \
                      return behind it; save the file with lines that end in \\n alone"
-                ),
-                None => format!(
-                    "the interpreter `{path}` that it needs is not in this environment, or may not be executed; take an \
-                     environment that has it, or name one in the file's first line that is there"
-                ),
-            }
-        }
+            ),
+            None => format!(
+                "the interpreter `{}` that it needs is not in this environment, or may not be executed; take an \
+                     environment that has it, or name one in the file's first line that is there",
+                shown(path)
+            ),
+        },
         agent::Lacking::Loader(path) => format!(
             "the loader `{}` that it was linked for is not in this environment; build it in this environment, for the C \
              library that is there, or link it statically",
-            String::from_utf8_lossy(path)
+            shown(path)
+        ),
+        agent::Lacking::Directory(path) if path == asked_for => {
+            "it is a directory; name a program that lies there".to_owned()
+        }
+        agent::Lacking::Directory(path) => format!(
+            "what is to run it, `{}`, is a directory; name an interpreter in the file's first line that is there, or link \
+             it for a loader that is",
+            shown(path)
+        ),
+        agent::Lacking::Unreadable(path) => format!(
+            "`{}` may be executed, and not be read, and so what it needs to run cannot be told; let it be read (`chmod +r`)",
+            shown(path)
+        ),
+        agent::Lacking::Unsearched => format!(
+            "it is not in the first {PATH_DIRECTORIES_MAX} directories of PATH, and more are not searched; give PATH fewer, \
+             or the command with its path"
         ),
     }
+}
+
+/// What a submission names, or a file of it, as text for people.
+fn shown(bytes: &[u8]) -> String {
+    visible::line(&String::from_utf8_lossy(bytes))
 }
 
 fn error_text(errno: i32) -> String {

@@ -1,14 +1,17 @@
-//! Why a file that is there could not be executed: what it names to run it is not there. The kernel
-//! says of both "no such file", and the one that was asked for is there to be seen.
+//! Why a file that is there could not be executed: what it names to run it is not there, or something
+//! is no file at all. The kernel's answer is the same for what was asked for and for what that names.
 //!
 //! The file is the program's own, so nothing that it says is believed: little of it is read, at places
 //! within bounds, and what comes of it is text for people.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use rustix::fs::{Access, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::orders::Lacking;
 
@@ -23,35 +26,44 @@ const PROGRAM_HEADER: usize = 56;
 const PROGRAM_HEADERS_MAX: usize = 64;
 const NAMES_A_LOADER: u32 = 3;
 
-/// What the first of these files lacks that may itself be executed.
-pub(super) fn lacking(paths: &[CString]) -> Option<Lacking> {
-    paths.iter().find_map(|path| {
-        let mut file = path.clone();
-        for _ in 0..DEPTH {
-            if !is_executable(&file) {
-                return None;
-            }
-            let named = named_by(&file)?;
-            let next = CString::new(named.path()).ok()?;
-            if !is_executable(&next) {
-                return Some(named);
-            }
-            file = next;
+/// What this file lacks to be run, or one that it names.
+pub(super) fn lacking(path: &CStr) -> Option<Lacking> {
+    let mut file = path.to_owned();
+    // Of the one that was asked for, the kernel's answer says whether it is there.
+    let mut named_by_another = None;
+    for _ in 0..DEPTH {
+        if is_directory(&file) {
+            return Some(Lacking::Directory(file.into_bytes()));
         }
-        None
-    })
+        if !is_executable(&file) {
+            return named_by_another;
+        }
+        let named = match named_by(&file) {
+            Err(Errno::ACCESS) => return Some(Lacking::Unreadable(file.into_bytes())),
+            named => named.ok()??,
+        };
+        file = CString::new(named.path()).ok()?;
+        named_by_another = Some(named);
+    }
+    None
+}
+
+pub(super) fn is_directory(path: &CStr) -> bool {
+    std::fs::metadata(Path::new(OsStr::from_bytes(path.to_bytes()))).is_ok_and(|found| found.is_dir())
 }
 
 fn is_executable(path: &CStr) -> bool {
     rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }
 
-fn named_by(path: &CStr) -> Option<Lacking> {
+fn named_by(path: &CStr) -> Result<Option<Lacking>, Errno> {
     // A pipe must not make this wait, and a terminal not become ours.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    file.metadata().ok()?.is_file().then_some(())?;
-    named_in(|at, into| file.read_at(into, at).ok())
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return Ok(None);
+    }
+    Ok(named_in(|at, into| file.read_at(into, at).ok()))
 }
 
 /// `read` fills the buffer from a place in the file, as far as there is something.
@@ -118,7 +130,7 @@ mod tests {
         match named(text.as_bytes()) {
             Some(Lacking::Interpreter(path)) => Some(path),
             None => None,
-            Some(Lacking::Loader(path)) => panic!("a loader: {path:?}"),
+            Some(other) => panic!("no interpreter: {other:?}"),
         }
     }
 

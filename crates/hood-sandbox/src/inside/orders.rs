@@ -189,19 +189,28 @@ pub enum Outcome {
     Exec,
 }
 
-/// What a file names to be run by, and is not to be had.
+/// What is lacking where nothing could be executed, beyond the kernel's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lacking {
-    /// Of a script, behind its `#!`.
+    /// What a script names behind its `#!` is not to be had.
     Interpreter(Vec<u8>),
-    /// Of an executable that is linked dynamically.
+    /// The loader of an executable that is linked dynamically is not to be had.
     Loader(Vec<u8>),
+    /// A file: what lies there, as was asked for or as a file names it, is a directory.
+    Directory(Vec<u8>),
+    /// A look at what this file names: it may be executed and not read.
+    Unreadable(Vec<u8>),
+    /// The rest of PATH, behind the first [`PATH_DIRECTORIES_MAX`](super::PATH_DIRECTORIES_MAX).
+    Unsearched,
 }
 
 impl Lacking {
     pub(super) fn path(&self) -> &[u8] {
         match self {
-            Self::Interpreter(path) | Self::Loader(path) => path,
+            Self::Interpreter(path) | Self::Loader(path) | Self::Directory(path) | Self::Unreadable(path) => {
+                path
+            }
+            Self::Unsearched => &[],
         }
     }
 }
@@ -230,12 +239,18 @@ pub enum Report {
 
 const INTERPRETER: u8 = b'I';
 const LOADER: u8 = b'L';
+const DIRECTORY: u8 = b'D';
+const UNREADABLE: u8 = b'R';
+const UNSEARCHED: u8 = b'P';
 
 /// What [`encode_failure`] appends to the path that could not be executed, in which there is no NUL.
 pub(super) fn encode_lacking(lacking: &Lacking) -> Vec<u8> {
     let kind = match lacking {
         Lacking::Interpreter(_) => INTERPRETER,
         Lacking::Loader(_) => LOADER,
+        Lacking::Directory(_) => DIRECTORY,
+        Lacking::Unreadable(_) => UNREADABLE,
+        Lacking::Unsearched => UNSEARCHED,
     };
     [&[0, kind], lacking.path()].concat()
 }
@@ -246,6 +261,9 @@ fn read_exec(detail: &[u8]) -> (Vec<u8>, Option<Lacking>) {
     let lacking = match detail.get(end + 1..) {
         Some([INTERPRETER, path @ ..]) => Some(Lacking::Interpreter(path.to_vec())),
         Some([LOADER, path @ ..]) => Some(Lacking::Loader(path.to_vec())),
+        Some([DIRECTORY, path @ ..]) => Some(Lacking::Directory(path.to_vec())),
+        Some([UNREADABLE, path @ ..]) => Some(Lacking::Unreadable(path.to_vec())),
+        Some([UNSEARCHED]) => Some(Lacking::Unsearched),
         _ => None,
     };
     (detail[..end].to_vec(), lacking)
@@ -326,8 +344,13 @@ mod tests {
         let failed =
             |lacking| Report::Failed { outcome: Outcome::Exec, errno: 2, detail: b"nope".to_vec(), lacking };
         assert_eq!(read_report(&announced, true), failed(None));
-        for lacking in [Lacking::Interpreter(b"/bin/bash".to_vec()), Lacking::Loader(b"/lib/ld.so".to_vec())]
-        {
+        for lacking in [
+            Lacking::Interpreter(b"/bin/bash".to_vec()),
+            Lacking::Loader(b"/lib/ld.so".to_vec()),
+            Lacking::Directory(b"/bin".to_vec()),
+            Lacking::Unreadable(b"./it".to_vec()),
+            Lacking::Unsearched,
+        ] {
             let whole = [announced.as_slice(), &encode_lacking(&lacking)].concat();
             assert_eq!(read_report(&whole, true), failed(Some(lacking)));
         }

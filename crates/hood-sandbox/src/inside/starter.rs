@@ -2,7 +2,7 @@
 //! cgroup before anything depends on it; later it writes the inputs on the program's account, gives
 //! up every right, and becomes the program.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,10 +10,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path};
 
+use rustix::fs::Access;
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::CapabilitySet;
 
-use super::orders::{ABOUT_TO_EXECUTE, Order, Outcome, Prepared, encode_failure, encode_lacking};
+use super::orders::{ABOUT_TO_EXECUTE, Lacking, Order, Outcome, Prepared, encode_failure, encode_lacking};
 use super::{filters, interpreter, landlock, nest, privilege};
 use crate::packets;
 use crate::protocol::{Blueprint, PROGRAM_HERE, PROGRAM_ID};
@@ -27,6 +28,9 @@ const LOCKED_BYTES: u64 = 64 << 10;
 const OOM_SCORE: &[u8] = b"1000";
 /// Searched where the environment names no PATH, as execvp(3) does.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+/// Directories of PATH that are searched: several times what any image names. All this is done before
+/// the program's clock runs, and a PATH has room for sixty thousand.
+pub const PATH_DIRECTORIES_MAX: usize = 64;
 
 /// The starter's descriptors: its side of the command socket and of the program's pipes.
 #[derive(Debug)]
@@ -184,7 +188,9 @@ fn become_program(
     rustix::thread::set_no_new_privs(true).tell(setting_up, "renounce new privileges")?;
     sys::close_all_but(command.as_raw_fd()).tell(setting_up, "close descriptors")?;
     rustix::process::chdir(run.cwd.as_c_str()).tell(Outcome::Cwd, run.cwd.as_bytes())?;
-    let paths = candidates(run);
+    // With the program's own rights, and not more than one is ever given to execve, which copies all
+    // arguments and the whole environment before it finds out that it cannot go on.
+    let path = find(run)?;
     landlock::confine().tell(setting_up, "install the Landlock rules")?;
     let listener =
         sys::install_filter_with_listener(&filters.first).tell(setting_up, "install the seccomp filter")?;
@@ -194,12 +200,22 @@ fn become_program(
     if let Some(filter) = &filters.on_top {
         sys::install_filter(filter).tell(setting_up, "install the least filter")?;
     }
-    let error = execute(&paths, run);
-    let mut about = run.argv.first().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
-    if let Some(lacking) = interpreter::lacking(&paths) {
-        about.extend(encode_lacking(&lacking));
-    }
-    Err(error).tell(Outcome::Exec, about)
+    let error = sys::execute(&path, &run.argv, &run.env);
+    // Any other answer is about something else, as arguments that are too long.
+    let is_about_a_file = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES));
+    let lacking = is_about_a_file.then(|| interpreter::lacking(&path)).flatten();
+    Err(not_executed(run, error, lacking.as_ref()))
+}
+
+fn not_executed(run: &Prepared, error: io::Error, lacking: Option<&Lacking>) -> Failed {
+    let name = run.argv.first().map(|name| name.as_bytes()).unwrap_or_default();
+    let detail = [name, &lacking.map(encode_lacking).unwrap_or_default()].concat();
+    let errno = match error.raw_os_error() {
+        // A path that leads through a file leads nowhere: what it names is as missing as any.
+        Some(libc::ENOTDIR) => libc::ENOENT,
+        errno => errno.unwrap_or(libc::EINVAL),
+    };
+    Failed { outcome: Outcome::Exec, errno, detail }
 }
 
 fn limit(run: &Prepared, blueprint: &Blueprint) -> io::Result<()> {
@@ -234,31 +250,27 @@ fn change_ids() -> io::Result<()> {
     Ok(rustix::thread::set_keep_capabilities(false)?)
 }
 
-/// Where the program may lie, in the order of its own PATH.
-fn candidates(run: &Prepared) -> Vec<CString> {
-    let Some(name) = run.argv.first() else { return Vec::new() };
+/// Where the program lies: as a shell finds it, the first file on its own PATH that may be executed.
+fn find(run: &Prepared) -> Result<CString, Failed> {
+    let missing = || io::Error::from_raw_os_error(libc::ENOENT);
+    let Some(name) = run.argv.first() else { return Err(not_executed(run, missing(), None)) };
     if name.as_bytes().contains(&b'/') {
-        return vec![name.clone()];
+        return Ok(name.clone());
     }
     let path = run.env.iter().find_map(|pair| pair.as_bytes().strip_prefix(b"PATH="));
-    let in_dir = |dir: &[u8]| {
-        let dir = if dir.is_empty() { b"." } else { dir };
-        CString::new([dir, b"/", name.as_bytes()].concat()).ok()
-    };
-    path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':').filter_map(in_dir).collect()
-}
-
-/// Returns only what went wrong: that a file is not executable says more than that another is
-/// missing.
-fn execute(paths: &[CString], run: &Prepared) -> io::Error {
-    let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
-    for path in paths {
-        let error = sys::execute(CStr::as_ref(path), &run.argv, &run.env);
-        match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => {}
-            Some(libc::EACCES) => worst = error,
-            _ => return error,
+    let mut directories = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
+    let mut worst = missing();
+    for directory in directories.by_ref().take(PATH_DIRECTORIES_MAX) {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        let Ok(candidate) = CString::new([directory, b"/", name.as_bytes()].concat()) else { continue };
+        match rustix::fs::access(&candidate, Access::EXEC_OK) {
+            Ok(()) if interpreter::is_directory(&candidate) => {}
+            Ok(()) => return Ok(candidate),
+            // That a file may not be executed says more than that another is missing.
+            Err(refused) if refused == rustix::io::Errno::ACCESS => worst = refused.into(),
+            Err(_) => {}
         }
     }
-    worst
+    let rest = directories.next().map(|_| Lacking::Unsearched);
+    Err(not_executed(run, worst, rest.as_ref()))
 }

@@ -1,8 +1,11 @@
 //! From assignment to end.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use hood_sandbox::SystemCalls;
+use hood_sandbox::inside::PATH_DIRECTORIES_MAX;
 use hood_wire::agent::{EarlyEnd, Exit, HostFrame, KillCause, Lacking, OnOutputLimit, Stage, Stream};
 
 use crate::harness::{Job, Lab, MIB, eventually, has_groups, job, run};
@@ -90,6 +93,62 @@ fn a_program_that_is_there_and_lacks_its_interpreter_says_which() {
     let (errno, lacking) = start(SystemCalls::Ordinary, &dynamic[..dynamic.len().min(8 << 20)]);
     let Some(Lacking::Loader(path)) = lacking else { panic!("{errno}: {lacking:?}") };
     assert!(errno == 2 && path.starts_with(b"/lib"), "{}", String::from_utf8_lossy(&path));
+}
+
+#[test]
+fn what_is_there_and_is_no_program_says_what_it_is() {
+    let lab = Lab::new();
+    // Of the image's owner, who is not the program: it may not be read.
+    let unreadable = lab.image.join("bin/unreadable");
+    std::fs::write(&unreadable, "#!/nope\n").unwrap();
+    std::fs::set_permissions(&unreadable, Permissions::from_mode(0o711)).unwrap();
+    for calls in [SystemCalls::Ordinary, SystemCalls::Least] {
+        let refused = |name: &[u8]| {
+            let mut job = Job { calls, ..job(&[]) };
+            job.assignment.argv = vec![name.to_vec()];
+            job.files = vec![(b"it".to_vec(), b"#!/bin\n".to_vec(), true)];
+            refusal(&lab, &job)
+        };
+        assert_eq!(refused(b"/bin"), (13, Some(Lacking::Directory(b"/bin".to_vec()))));
+        assert_eq!(refused(b"./it"), (13, Some(Lacking::Directory(b"/bin".to_vec()))));
+        // What the kernel answers depends on the file system beneath the image.
+        assert_eq!(refused(b"unreadable").1, Some(Lacking::Unreadable(b"/bin/unreadable".to_vec())));
+    }
+}
+
+#[test]
+fn as_much_of_path_is_searched_as_is_said_and_one_file_executed() {
+    let lab = Lab::new();
+    let with_path = |path: String, name: &[u8]| {
+        let mut job = job(&[]);
+        job.assignment.env = vec![format!("PATH={path}").into_bytes()];
+        job.assignment.argv = vec![name.to_vec(), b"exit".to_vec(), b"7".to_vec()];
+        let script = |path: &[u8], executable| (path.to_vec(), b"#!/nope\n".to_vec(), executable);
+        job.files =
+            vec![script(b"adversary", true), script(b"plain/it", false), script(b"deep/adversary/x", true)];
+        job
+    };
+    let behind = |count: usize| "/nowhere:".repeat(count) + "/bin";
+    assert_eq!(lab.run(&with_path(behind(PATH_DIRECTORIES_MAX - 1), b"adversary")).exit(), Exit::Code(7));
+    let refused = |path, name: &[u8]| refusal(&lab, &with_path(path, name));
+    assert_eq!(refused(behind(PATH_DIRECTORIES_MAX), b"adversary"), (2, Some(Lacking::Unsearched)));
+    assert_eq!(refused("/nowhere:/bin".to_owned(), b"it"), (2, None));
+    assert_eq!(refused("plain:/bin".to_owned(), b"it"), (13, None));
+    let interpreter = Some(Lacking::Interpreter(b"/nope".to_vec()));
+    assert_eq!(refused(":/bin".to_owned(), b"adversary"), (2, interpreter.clone()), "no other is tried");
+    assert_eq!(refused(".:".repeat(60_000), b"adversary"), (2, interpreter));
+    assert_eq!(
+        lab.run(&with_path("deep:/bin".to_owned(), b"adversary")).exit(),
+        Exit::Code(7),
+        "a directory"
+    );
+}
+
+fn refusal(lab: &Lab, job: &Job) -> (i32, Option<Lacking>) {
+    match lab.run(job).end {
+        Err(EarlyEnd::Refused { stage: Stage::Exec, errno, lacking, .. }) => (errno, lacking),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -360,6 +360,27 @@ async fn what_cannot_be_started() {
         assert_eq!((&ended["exit_code"], &error["errno"]), (&json!(127), &json!(2)));
         assert!(error["message"].as_str().is_some_and(|said| said.contains(told)), "{ended:#}");
     }
+    for (submission, told) in [
+        (script("#!/opt/\u{1b}[2J\u{202e}\n"), "`/opt/^[[2J<U+202E>`"),
+        (script("#!/etc\n"), "`/etc`, is a directory"),
+        (json!({ "command": ["/etc"] }), "it is a directory"),
+        (
+            json!({
+                "build": { "command": ["python3", "-c", "import os; open('a', 'w').write('#!/nope\\n'); os.chmod('a', 0o111)"] },
+                "command": ["./a"],
+            }),
+            "may be executed, and not be read",
+        ),
+        (
+            json!({ "command": ["prog"], "env": { "PATH": "/nowhere:".repeat(65) } }),
+            "first 64 directories of PATH",
+        ),
+    ] {
+        let ended = server.run(&submission).await;
+        expect(&ended, "failed");
+        let message = ended["evidence"]["exec_error"]["message"].as_str();
+        assert!(message.is_some_and(|said| said.contains(told)), "{ended:#}");
+    }
     let garbage = json!({ "files": [{ "path": "a", "content": "no program", "executable": true }], "command": ["./a"] });
     let ended = server.run(&garbage).await;
     expect(&ended, "failed");

@@ -187,13 +187,19 @@ pub struct Ending {
     pub foreign_call: Option<ForeignCall>,
 }
 
-/// What a file names to be run by, and is not to be had. It is the file's own word.
+/// What is lacking where nothing could be executed. Paths are the files' own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lacking {
-    /// Of a script, behind its `#!`.
+    /// What a script names behind its `#!` is not to be had.
     Interpreter(Vec<u8>),
-    /// Of an executable that is linked dynamically.
+    /// The loader of an executable that is linked dynamically is not to be had.
     Loader(Vec<u8>),
+    /// What lies there, as was asked for or as a file names it, is a directory.
+    Directory(Vec<u8>),
+    /// It may be executed and not read, so that what it names cannot be told.
+    Unreadable(Vec<u8>),
+    /// PATH names more directories than are searched.
+    Unsearched,
 }
 
 /// The terminal frame of a program that never ran its first instruction.
@@ -544,6 +550,9 @@ impl EarlyEnd {
                 match lacking {
                     Some(Lacking::Interpreter(path)) => to.bytes(6, path),
                     Some(Lacking::Loader(path)) => to.bytes(7, path),
+                    Some(Lacking::Directory(path)) => to.bytes(8, path),
+                    Some(Lacking::Unreadable(path)) => to.bytes(9, path),
+                    Some(Lacking::Unsearched) => to.number(10, 1),
                     None => {}
                 }
             }
@@ -562,14 +571,18 @@ impl EarlyEnd {
             stage: Stage::read(from, 1)?,
             errno: i32::try_from(from.number(2)?).map_err(|_| from.bad(2))?,
             detail: from.bytes(3)?.to_vec(),
-            lacking: Lacking::read(from),
+            lacking: Lacking::read(from)?,
         })
     }
 }
 
 impl Lacking {
-    fn read(from: &Fields<'_>) -> Option<Self> {
-        let interpreter = from.all(6).next().map(|path| Self::Interpreter(path.to_vec()));
-        interpreter.or_else(|| from.all(7).next().map(|path| Self::Loader(path.to_vec())))
+    fn read(from: &Fields<'_>) -> Result<Option<Self>, FrameError> {
+        let path = |field, kind: fn(Vec<u8>) -> Self| from.all(field).next().map(|path| kind(path.to_vec()));
+        let about_a_path = path(6, Self::Interpreter)
+            .or_else(|| path(7, Self::Loader))
+            .or_else(|| path(8, Self::Directory))
+            .or_else(|| path(9, Self::Unreadable));
+        Ok(about_a_path.or(from.maybe(10)?.map(|_| Self::Unsearched)))
     }
 }

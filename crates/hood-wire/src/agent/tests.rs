@@ -100,6 +100,9 @@ fn lacking() -> impl Strategy<Value = Option<Lacking>> {
         Just(None),
         path().prop_map(|path| Some(Lacking::Interpreter(path))),
         path().prop_map(|path| Some(Lacking::Loader(path))),
+        path().prop_map(|path| Some(Lacking::Directory(path))),
+        path().prop_map(|path| Some(Lacking::Unreadable(path))),
+        Just(Some(Lacking::Unsearched)),
     ]
 }
 
