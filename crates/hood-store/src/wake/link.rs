@@ -60,7 +60,7 @@ impl Link {
     }
 
     pub(super) fn down(&self, half: Half, reason: &redis::RedisError) {
-        self.set(half, State::Down(reason.to_string()));
+        self.set(half, State::Down(cut(reason.to_string())));
     }
 
     fn set(&self, half: Half, state: State) {
@@ -101,6 +101,19 @@ impl Link {
     }
 }
 
+/// Of an error that is logged and shown: enough to say what it is. One about an entry that cannot be
+/// read holds all of the entry, which anybody on the bus may have written.
+const REASON_BYTES_MAX: usize = 512;
+
+fn cut(mut reason: String) -> String {
+    let bytes = reason.len();
+    if bytes > REASON_BYTES_MAX {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        reason.push_str(&format!("… ({bytes} bytes)"));
+    }
+    reason
+}
+
 impl Halves {
     fn is_down(&self) -> bool {
         [&self.listening, &self.publishing].into_iter().any(|half| matches!(half, State::Down(_)))
@@ -112,5 +125,26 @@ impl Halves {
             (State::Down(reason), _) | (_, State::Down(reason)) => Reach::CutOff { reason: reason.clone() },
             _ => Reach::CutOff { reason: "not connected yet".to_owned() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! White box.
+
+    use redis::{FromRedisValue as _, RedisError, Value};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_not_repeated_whole() {
+        let entry = Value::BulkString("é".repeat(50_000).into_bytes());
+        let error = RedisError::from(u64::from_redis_value(entry).expect_err("no number"));
+        assert!(error.to_string().len() > 100_000, "it repeats all of it");
+        let link = Link::default();
+        link.down(Half::Listening, &error);
+        let Reach::CutOff { reason } = link.reach() else { panic!("it is down") };
+        assert!(reason.len() < REASON_BYTES_MAX + 32, "{} bytes", reason.len());
+        assert!(error.to_string().starts_with(&reason[..100]), "{reason}");
     }
 }
