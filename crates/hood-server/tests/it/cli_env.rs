@@ -1,5 +1,7 @@
 //! Black box: `fumehood env` as somebody types it, with images of its own.
 
+mod declared;
+
 use serde_json::Value;
 
 use crate::support::shell::{Shell, text};

@@ -33,16 +33,32 @@ struct Built {
 
 pub(super) async fn execute(names: &[String], format: Format, global: &Global) -> Result<Exit, Failure> {
     let library = Arc::new(library(global)?);
-    let places = places(&library, names, global).await?;
-    let built = each(&library, names, format).await;
-    if let Some(places) = places {
-        places.end().await;
-    }
-    let all = built?;
+    let all = in_places(&library, names, global, each(&library, names, format)).await?;
     match format {
         Format::Json => output::json(&all),
         Format::Text => Ok(Exit::DONE),
     }
+}
+
+/// The image of one environment, built first where it must be.
+pub(super) async fn image(library: &Arc<Library>, name: &str, global: &Global) -> Result<Image, Failure> {
+    let (image, _) = in_places(library, &[name.to_owned()], global, ensure(library, name)).await?;
+    Ok(image)
+}
+
+/// Does work that may build these environments, with places for it where one of them will need any.
+async fn in_places<T>(
+    library: &Arc<Library>,
+    names: &[String],
+    global: &Global,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let places = places(library, names, global).await?;
+    let done = work.await;
+    if let Some(places) = places {
+        places.end().await;
+    }
+    done
 }
 
 /// Places to build in, where one of these will need them.
@@ -52,7 +68,7 @@ async fn places(
     global: &Global,
 ) -> Result<Option<BuildPlaces>, Failure> {
     let needs = |one: &Declaration| names.contains(&one.name) && one.packages.python_version.is_some();
-    let unbuilt = |one: &Declaration| !matches!(library.status(&one.name), Status::Ready(_));
+    let unbuilt = |one: &Declaration| library.status(&one.name) == Status::NotBuilt;
     if !library.declarations().iter().any(|one| needs(one) && unbuilt(one)) {
         return Ok(None);
     }
@@ -78,8 +94,16 @@ async fn each(library: &Arc<Library>, names: &[String], format: Format) -> Resul
 }
 
 async fn one(library: &Arc<Library>, name: &str) -> Result<Built, Failure> {
-    let (library, wanted) = (Arc::clone(library), name.to_owned());
     let start = Instant::now();
+    let (image, built) = ensure(library, name).await?;
+    let Image { name, digest, size_bytes, files, interpreter, .. } = image;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Built { name, digest, size_bytes, files, interpreter, built, seconds })
+}
+
+/// The image, and whether it was built now.
+async fn ensure(library: &Arc<Library>, name: &str) -> Result<(Image, bool), Failure> {
+    let (library, wanted) = (Arc::clone(library), name.to_owned());
     let task = tokio::task::spawn_blocking(move || {
         let show = Show::new(&wanted);
         let image = library.ensure(&wanted, &|progress| show.step(progress));
@@ -88,9 +112,7 @@ async fn one(library: &Arc<Library>, name: &str) -> Result<Built, Failure> {
     let (image, built) =
         task.await.map_err(|panic| Failure::new(format!("the build of {name} broke off")).because(panic))?;
     let image = image.map_err(|error| failed(format!("cannot build environment `{name}`"), error))?;
-    let Image { name, digest, size_bytes, files, interpreter, .. } = image;
-    let seconds = start.elapsed().as_secs_f64();
-    Ok(Built { name, digest, size_bytes, files, interpreter, built, seconds })
+    Ok((image, built))
 }
 
 fn line(built: &Built) -> String {

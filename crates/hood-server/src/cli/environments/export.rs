@@ -18,8 +18,7 @@ use super::super::failure::Failure;
 use super::super::global::Global;
 use super::super::output::{self, Format};
 use super::super::units;
-use super::build::Show;
-use super::{Output, failed, library};
+use super::{Output, build, library};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,9 +60,10 @@ struct Written {
 }
 
 pub(super) async fn execute(args: Args, global: &Global) -> Result<Exit, Failure> {
-    let library = library(global)?;
+    let library = Arc::new(library(global)?);
     let format = args.output.format;
-    let task = tokio::task::spawn_blocking(move || write(&library, &args));
+    let made = recipe(&library, &args.name, global).await?;
+    let task = tokio::task::spawn_blocking(move || write(&library, &args, &made));
     let written = task.await.map_err(|panic| Failure::new("the export broke off").because(panic))??;
     match format {
         Format::Json => output::json(&written),
@@ -78,17 +78,16 @@ pub(super) async fn execute(args: Args, global: &Global) -> Result<Exit, Failure
     }
 }
 
-fn write(library: &Library, args: &Args) -> Result<Written, Failure> {
-    let (image, recipe) = recipe(library, &args.name)?;
-    let exported = to_file(&recipe, &args.oci)?;
-    let components = components(&image, lock(library, &args.name).as_deref());
+fn write(library: &Library, args: &Args, (image, recipe): &(Image, Recipe)) -> Result<Written, Failure> {
+    let exported = to_file(recipe, &args.oci)?;
+    let components = components(image, lock(library, &args.name).as_deref());
     let bill = bill_of_materials(&args.name, &exported.digest.to_string(), &components);
     let path = beside(&args.oci, ".cdx.json");
     let text = serde_json::to_string_pretty(&bill).unwrap_or_default() + "\n";
     fs::write(&path, text).map_err(|error| cannot_write(&path, error))?;
     Ok(Written {
         name: args.name.clone(),
-        digest: image.digest,
+        digest: image.digest.clone(),
         image_digest: exported.digest.to_string(),
         bytes: exported.bytes,
         file: args.oci.display().to_string(),
@@ -103,7 +102,11 @@ fn lock(library: &Library, name: &str) -> Option<Arc<Lock>> {
 }
 
 /// What an environment's image is made of, its tree checked or built first.
-pub(super) fn recipe(library: &Library, name: &str) -> Result<(Image, Recipe), Failure> {
+pub(super) async fn recipe(
+    library: &Arc<Library>,
+    name: &str,
+    global: &Global,
+) -> Result<(Image, Recipe), Failure> {
     let declaration = library.declarations().into_iter().find(|declaration| declaration.name == name);
     if declaration.is_some_and(|declaration| !declaration.base.is_portable()) {
         return Err(Failure::new(format!("environment `{name}` cannot be exported"))
@@ -113,10 +116,9 @@ pub(super) fn recipe(library: &Library, name: &str) -> Result<(Image, Recipe), F
             .next("export one that is made of locked packages, or that was imported")
             .exit(Exit::REFUSED));
     }
-    let show = Show::new(name);
-    let image = library
-        .ensure(name, &|progress| show.step(progress))
-        .map_err(|error| failed(format!("cannot export environment `{name}`"), error))?;
+    let image = build::image(library, name, global)
+        .await
+        .map_err(|failure| failure.about(format!("cannot export environment `{name}`")))?;
     let agent = (AGENT_PATH.to_owned(), AGENT.to_vec());
     let layers = vec![Source::Tree(image.root.clone()), Source::Programs(vec![agent])];
     let config = config(library, &image);

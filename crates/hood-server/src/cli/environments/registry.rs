@@ -7,9 +7,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args as ClapArgs, ValueEnum};
-use hood_dispatch::environment::{Library, Progress, Stage};
-use hood_image::Bounds;
+use hood_dispatch::environment::{Progress, Stage};
 use hood_image::registry::{Access, Credentials, Reference, Registry, RegistryError};
+use hood_image::{Bounds, Recipe};
 use serde::{Deserialize, Serialize};
 
 use super::super::exit::Exit;
@@ -142,14 +142,14 @@ pub(super) async fn pull(args: PullArgs, global: &Global) -> Result<Exit, Failur
 }
 
 pub(super) async fn push(args: PushArgs, global: &Global) -> Result<Exit, Failure> {
-    let library = library(global)?;
+    let library = Arc::new(library(global)?);
     let registry = args.login.registry(&args.reference)?;
     let reference = args.reference.to_string();
     let work =
         library.staging().map_err(|error| failed(format!("cannot make room for {reference}"), error))?;
     let path = work.root().join("image.tar");
-    let name = args.name.clone();
-    let exported = tokio::task::spawn_blocking(move || write(&library, &name, &path));
+    let (_, recipe) = export::recipe(&library, &args.name, global).await?;
+    let exported = tokio::task::spawn_blocking(move || write(&recipe, &path));
     let file = exported.await.map_err(|panic| Failure::new("the export broke off").because(panic))??;
     let show = Show::new(&args.name);
     let tell = |done, total| show.step(copying(done, total));
@@ -165,9 +165,8 @@ pub(super) async fn push(args: PushArgs, global: &Global) -> Result<Exit, Failur
     }
 }
 
-fn write(library: &Library, name: &str, path: &Path) -> Result<File, Failure> {
-    let (_, recipe) = export::recipe(library, name)?;
-    export::to_file(&recipe, path)?;
+fn write(recipe: &Recipe, path: &Path) -> Result<File, Failure> {
+    export::to_file(recipe, path)?;
     File::open(path).map_err(|error| Failure::new("cannot read the image again").because(error))
 }
 
