@@ -73,6 +73,14 @@ pub struct EnvironmentEntry {
 pub enum EnvironmentStatus {
     NotBuilt,
     Building(Progress),
-    Ready { digest: String, size_bytes: u64, interpreter: String },
-    Failed { reason: String },
+    Ready {
+        digest: String,
+        size_bytes: u64,
+        interpreter: String,
+    },
+    /// `lasting` where trying again gives the same: somebody must mend the declaration first.
+    Failed {
+        reason: String,
+        lasting: bool,
+    },
 }

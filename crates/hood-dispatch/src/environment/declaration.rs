@@ -11,6 +11,7 @@ use hood_core::limits::Limits;
 use hood_core::plan::{ExecutorClass, Isolation, SystemCalls};
 use hood_core::program::Code;
 
+use super::error::EnvironmentError;
 use super::lock::Lock;
 use reader::Reader;
 
@@ -161,6 +162,26 @@ impl Declaration {
         let python_version = python_version.as_deref().unwrap_or_default();
         let text = format!("{release}\n{}\n{python_version}\n{}", debian.join(" "), python.join(" "));
         blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// The lock, if it is of what is asked for now. An image of an older request would be another than
+    /// the declaration says.
+    pub(super) fn own_lock(&self) -> Result<&Arc<Lock>, EnvironmentError> {
+        let name = || self.name.clone();
+        let lock = self.lock.as_ref().ok_or_else(|| EnvironmentError::NotLocked { name: name() })?;
+        if lock.request == self.request() {
+            Ok(lock)
+        } else {
+            Err(EnvironmentError::OtherLock { name: name() })
+        }
+    }
+
+    /// Why no image may be had of it, however many lie there.
+    pub(super) fn refusal(&self) -> Option<EnvironmentError> {
+        match self.base {
+            Base::Locked => self.own_lock().err(),
+            Base::HostPython | Base::Imported => None,
+        }
     }
 
     /// With the text of its lock file, which `file` names in errors.

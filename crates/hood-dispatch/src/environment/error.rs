@@ -38,7 +38,7 @@ pub enum EnvironmentError {
     )]
     NotLocked { name: String },
     #[error(
-        "the lock of environment `{name}` is of another declaration: `fumehood env lock {name}` makes it anew"
+        "its declaration was changed after it was locked: `fumehood env lock {name}` makes the lock anew"
     )]
     OtherLock { name: String },
     #[error("environment `{name}` is made of packages for {arch}, and this machine is {here}")]

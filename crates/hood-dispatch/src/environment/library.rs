@@ -88,8 +88,10 @@ pub enum Status {
     Building(Progress),
     /// Built from what this host has now. Its content is checked before its first use.
     Ready(Image),
+    /// `lasting` where trying again gives the same: somebody must mend the declaration first.
     Failed {
         reason: String,
+        lasting: bool,
     },
 }
 
@@ -188,9 +190,14 @@ impl Library {
     /// What is known without work. An environment that nobody declared is not built.
     pub fn status(&self, name: &str) -> Status {
         let Ok(declaration) = self.declaration(name) else { return Status::NotBuilt };
+        if let Some(refusal) = declaration.refusal() {
+            return Status::Failed { reason: refusal.reason(), lasting: true };
+        }
         match self.known().get(name) {
             Some(Known::Building(progress)) => return Status::Building(*progress),
-            Some(Known::Failed(reason)) => return Status::Failed { reason: reason.clone() },
+            Some(Known::Failed(reason)) => {
+                return Status::Failed { reason: reason.clone(), lasting: false };
+            }
             Some(Known::Checked(record)) => return Status::Ready(self.image(name, record)),
             None => {}
         }
@@ -209,6 +216,9 @@ impl Library {
     /// content is not what it was is put aside and built anew, too.
     pub fn ensure(&self, name: &str, progress: &dyn Fn(Progress)) -> Result<Image, EnvironmentError> {
         let declaration = self.declaration(name)?;
+        if let Some(refusal) = declaration.refusal() {
+            return Err(refusal);
+        }
         if let Some(image) = self.checked(&declaration) {
             return Ok(image);
         }

@@ -103,7 +103,7 @@ fn entry(library: &Library, declaration: &crate::environment::Declaration) -> En
             size_bytes: image.size_bytes,
             interpreter: image.interpreter,
         },
-        Status::Failed { reason } => EnvironmentStatus::Failed { reason },
+        Status::Failed { reason, lasting } => EnvironmentStatus::Failed { reason, lasting },
     };
     EnvironmentEntry {
         facts: EnvironmentFacts {

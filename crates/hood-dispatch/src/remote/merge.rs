@@ -54,7 +54,7 @@ fn environment_to_wire(entry: &EnvironmentEntry) -> wire::Environment {
             Some(interpreter.clone()),
             None,
         ),
-        EnvironmentStatus::Failed { reason } => {
+        EnvironmentStatus::Failed { reason, .. } => {
             (wire::EnvironmentState::Failed, None, None, None, Some(reason.clone()))
         }
     };
@@ -87,6 +87,7 @@ fn environment_to_wire(entry: &EnvironmentEntry) -> wire::Environment {
         size_bytes,
         interpreter,
         error,
+        error_lasts: matches!(entry.status, EnvironmentStatus::Failed { lasting: true, .. }),
     }
 }
 
@@ -168,7 +169,8 @@ fn environment_from_wire(said: &wire::Environment) -> Option<EnvironmentEntry> {
             interpreter: said.interpreter.clone().unwrap_or_default(),
         },
         wire::EnvironmentState::Failed => {
-            EnvironmentStatus::Failed { reason: said.error.clone().unwrap_or_default() }
+            let reason = said.error.clone().unwrap_or_default();
+            EnvironmentStatus::Failed { reason, lasting: said.error_lasts }
         }
     };
     Some(EnvironmentEntry {
@@ -264,10 +266,11 @@ fn is_had(entry: &EnvironmentEntry, known: &EnvironmentEntry) -> bool {
 
 const fn rank(status: &EnvironmentStatus) -> u8 {
     match status {
-        EnvironmentStatus::Failed { .. } => 0,
-        EnvironmentStatus::NotBuilt => 1,
-        EnvironmentStatus::Building(_) => 2,
-        EnvironmentStatus::Ready { .. } => 3,
+        EnvironmentStatus::Failed { lasting: true, .. } => 0,
+        EnvironmentStatus::Failed { lasting: false, .. } => 1,
+        EnvironmentStatus::NotBuilt => 2,
+        EnvironmentStatus::Building(_) => 3,
+        EnvironmentStatus::Ready { .. } => 4,
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) enum Rejection {
     Fields(Vec<FieldError>),
     /// The submission is sound, and no place may take it.
     Refused(Refusal),
-    /// The environment is known and cannot be had.
-    Environment(String),
+    /// The environment is known and cannot be had; `for_good` where waiting changes nothing.
+    Environment { reason: String, for_good: bool },
 }
 
 /// What submissions are held against.
@@ -154,17 +154,20 @@ impl Admission<'_> {
     ) -> Result<(), Rejection> {
         if environment.state == api::EnvironmentState::Failed {
             let reason = environment.error.as_deref().unwrap_or("the build gave no reason");
-            return Err(Rejection::Environment(format!(
-                "environment `{}` could not be built: {reason}",
-                environment.name
-            )));
+            return Err(Rejection::Environment {
+                reason: format!("environment `{}` could not be built: {reason}", environment.name),
+                for_good: environment.error_lasts,
+            });
         }
         if environment.state != api::EnvironmentState::Ready && self.config.builds == Builds::Never {
             let name = &environment.name;
-            return Err(Rejection::Environment(format!(
-                "environment `{name}` is not built, and nothing is built on demand here (environments.build): its \
-                 operator does it with `fumehood env build {name}`"
-            )));
+            return Err(Rejection::Environment {
+                reason: format!(
+                    "environment `{name}` is not built, and nothing is built on demand here (environments.build): \
+                     its operator does it with `fumehood env build {name}`"
+                ),
+                for_good: false,
+            });
         }
         let facts = environment_facts(environment);
         let demand = Demand { limits: *limits, build, class: facts.class() };
@@ -331,7 +334,10 @@ fn refused(refusals: Vec<(String, Rejection)>, most: usize) -> ApiError {
                 for_good |= !refusal.code.may_pass();
                 refusal.reason
             }
-            Rejection::Environment(reason) => reason,
+            Rejection::Environment { reason, for_good: this } => {
+                for_good |= this;
+                reason
+            }
             Rejection::Fields(_) => continue,
         };
         errors.push(FieldError { path, message });

@@ -27,7 +27,7 @@ pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Env
             Some(interpreter.clone()),
             None,
         ),
-        EnvironmentStatus::Failed { reason } => {
+        EnvironmentStatus::Failed { reason, .. } => {
             (api::EnvironmentState::Failed, None, None, None, Some(reason.clone()))
         }
     };
@@ -64,6 +64,7 @@ pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Env
         allowed_classes: entry.facts.allowed_classes.iter().map(|class| class.as_str().to_owned()).collect(),
         default: entry.facts.name == config.environments.default,
         error,
+        error_lasts: matches!(entry.status, EnvironmentStatus::Failed { lasting: true, .. }),
     }
 }
 

@@ -46,6 +46,10 @@ pub struct Environment {
     pub default: bool,
     /// Why the build failed, where it did.
     pub error: Option<String>,
+    /// Trying again gives the same error: its declaration must be mended first, and until then a submission
+    /// that names it is refused for good.
+    #[serde(default)]
+    pub error_lasts: bool,
 }
 
 /// How source text becomes a program.

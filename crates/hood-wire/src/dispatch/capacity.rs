@@ -81,6 +81,9 @@ pub struct Environment {
     /// Why the build failed, where it did.
     #[serde(default)]
     pub error: Option<String>,
+    /// Trying again gives the same error: its declaration must be mended first.
+    #[serde(default)]
+    pub error_lasts: bool,
 }
 
 fn ordinary() -> String {

@@ -38,10 +38,7 @@ impl Library {
         tell: &dyn Fn(Progress),
     ) -> Result<Record, EnvironmentError> {
         let name = declaration.name.clone();
-        let Some(lock) = declaration.lock.clone() else { return Err(EnvironmentError::NotLocked { name }) };
-        if lock.request != declaration.request() {
-            return Err(EnvironmentError::OtherLock { name });
-        }
+        let lock = declaration.own_lock()?.clone();
         if lock.arch != ARCH {
             return Err(EnvironmentError::OtherMachine { name, arch: lock.arch.clone(), here: ARCH });
         }

@@ -36,6 +36,16 @@ fn every_environment_of_ours_is_the_same_at_the_other_end() {
 }
 
 #[test]
+fn what_must_be_mended_first_is_so_at_the_other_end() {
+    let declaration = environment::builtin().expect("sound").remove(0);
+    for lasting in [true, false] {
+        let status = EnvironmentStatus::Failed { reason: "changed".to_owned(), lasting };
+        let sent = entry(&declaration, status);
+        assert_eq!(environment_from_wire(&environment_to_wire(&sent)), Some(sent));
+    }
+}
+
+#[test]
 fn every_stage_of_a_build_is_known_at_the_other_end() {
     for stage in Stage::ALL {
         let progress = Progress { stage, files_done: 1, files_total: 2, bytes_done: 3, bytes_total: 4 };
@@ -97,7 +107,7 @@ fn an_image_is_where_it_was_imported_and_of_two_under_one_name_the_first_counts(
 fn what_is_built_where_it_is_needed_is_everywhere_but_where_its_build_failed() {
     let declaration = environment::builtin().expect("sound").remove(0);
     let of = |status| vec![entry(&declaration, status)];
-    let failed = || EnvironmentStatus::Failed { reason: "no room".to_owned() };
+    let failed = || EnvironmentStatus::Failed { reason: "no room".to_owned(), lasting: false };
     let name = declaration.name.as_str();
     let words =
         vec![word("a", of(ready())), word("b", of(EnvironmentStatus::NotBuilt)), word("c", of(failed()))];

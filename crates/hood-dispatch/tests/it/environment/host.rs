@@ -29,7 +29,7 @@ fn refused(interpreter: &Path) -> (EnvironmentError, String) {
     let library = open(dir.path(), Some(interpreter));
     let error = library.ensure("minimal", &|_| ()).expect_err("refused");
     let reason = error.reason();
-    assert_eq!(library.status("minimal"), Status::Failed { reason: reason.clone() });
+    assert_eq!(library.status("minimal"), Status::Failed { reason: reason.clone(), lasting: false });
     assert_eq!(fs::read_dir(dir.path().join("images")).expect("reads").count(), 0);
     (error, reason)
 }

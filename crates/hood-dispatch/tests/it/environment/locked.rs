@@ -178,7 +178,9 @@ fn what_is_not_what_was_locked_is_thrown_away_and_nothing_is_left() {
     let error = library.ensure("mine", &|_| ()).expect_err("it is another");
     assert!(matches!(&error, EnvironmentError::Fetch { what, .. } if what == "tool 1:2.5-1"), "{error}");
     assert!(!kept.exists(), "and was not kept");
-    assert!(matches!(library.status("mine"), Status::Failed { reason } if reason.contains("tool 1:2.5-1")));
+    assert!(
+        matches!(library.status("mine"), Status::Failed { reason, lasting: false } if reason.contains("tool 1:2.5-1"))
+    );
     for part in ["downloads", "building", "images", "names"] {
         assert_eq!(entries(&dir.path().join(part)), 0, "{part}");
     }
@@ -293,4 +295,24 @@ fn without_a_lock_or_with_anothers_nothing_is_built() {
     other.packages.debian.push("more".to_owned());
     let error = open(dir.path(), other).ensure("mine", &|_| ()).expect_err("another lock");
     assert!(matches!(error, EnvironmentError::OtherLock { .. }), "{error}");
+}
+
+#[test]
+fn an_image_of_what_was_asked_for_before_is_nobodys() {
+    let (dir, packages) = (temp(), [deb(tool)]);
+    library(dir.path(), &packages).ensure("mine", &|_| ()).expect("builds");
+    let mut changed = declared(&packages);
+    changed.packages.debian.push("more".to_owned());
+    let library = open(dir.path(), changed);
+    let said = "its declaration was changed after it was locked: `fumehood env lock mine`";
+    assert!(
+        matches!(library.status("mine"), Status::Failed { reason, lasting: true } if reason.starts_with(said)),
+        "{:?}",
+        library.status("mine")
+    );
+    for refused in [library.ensure("mine", &|_| ()), library.verify("mine")] {
+        assert!(matches!(refused, Err(EnvironmentError::OtherLock { .. })), "{refused:?}");
+    }
+    // And it is there again once the declaration is what it was.
+    assert!(matches!(open(dir.path(), declared(&packages)).status("mine"), Status::Ready(_)));
 }

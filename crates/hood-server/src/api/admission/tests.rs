@@ -32,6 +32,7 @@ fn environment(name: &str) -> api::Environment {
         allowed_classes: vec!["cpu".to_owned()],
         default: name == "minimal",
         error: None,
+        error_lasts: false,
     }
 }
 
@@ -353,7 +354,8 @@ fn what_can_never_run_is_told_from_what_cannot_run_now() {
     assert_eq!(outcome(Capacity { proven: vec![], ..capacity() }, minimal()), never);
     let unbuilt =
         api::Environment { state: EnvironmentState::Failed, error: Some("no Python".into()), ..minimal() };
-    assert_eq!(outcome(capacity(), unbuilt), not_now);
+    assert_eq!(outcome(capacity(), unbuilt.clone()), not_now);
+    assert_eq!(outcome(capacity(), api::Environment { error_lasts: true, ..unbuilt }), never);
     assert_eq!(outcome(capacity(), api::Environment { isolation: "gvisor".into(), ..minimal() }), never);
     assert_eq!(
         outcome(capacity(), api::Environment { allowed_classes: vec!["gpu".into()], ..minimal() }),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -63,6 +64,15 @@ fn declare(shell: &Shell, declaration: &str, package: &[u8]) {
     fs::write(dir.join("mine.lock"), lock.text()).expect("writes");
 }
 
+/// A package of one script.
+fn tool() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("tool");
+    fs::write(&path, "#!/bin/sh\n").expect("writes");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("sets");
+    deb(dir.path())
+}
+
 /// Nothing but a build compiles Python, and each command that builds must have a place for that.
 #[test]
 fn an_environment_with_python_is_exported_before_anybody_built_it() {
@@ -72,13 +82,18 @@ fn an_environment_with_python_is_exported_before_anybody_built_it() {
     let root = shell.path("images/images").join(digest.expect("a digest")).join("root");
     let version = minimal[0]["interpreter"].as_str().and_then(|version| version.rsplit_once('.'));
     let version = version.expect("a version").0;
-    // The least of a Python that starts: its compiled library stays behind.
+    // What a Python needs to start, and none of it compiled.
     let packed = tempfile::tempdir().expect("a directory");
     let copied = Command::new("cp").arg("-a").args([root.join("usr")]).arg(packed.path()).status();
     assert!(copied.expect("cp starts").success());
     let library = packed.path().join(format!("usr/lib/python{version}"));
-    let removed = Command::new("find").arg(&library).args(["-name", "*.pyc", "-delete"]).status();
-    assert!(removed.expect("find starts").success());
+    for entry in fs::read_dir(&library).expect("reads") {
+        let path = entry.expect("reads").path();
+        let kept = ["collections", "encodings", "importlib"].iter().any(|name| path.ends_with(name));
+        if path.is_dir() && !kept {
+            fs::remove_dir_all(path).expect("was there");
+        }
+    }
     let declaration = format!("{TOOL}python_version = \"{version}\"\n");
     declare(&shell, &declaration, &deb(packed.path()));
 
@@ -89,4 +104,28 @@ fn an_environment_with_python_is_exported_before_anybody_built_it() {
     assert!(progress.contains("mine: compiling"), "{progress}");
     assert!(shell.path("mine.tar").is_file(), "{said}");
     assert!(!shell.path("data/sandbox-build").read_dir().expect("reads").any(|_| true), "the place is gone");
+}
+
+#[test]
+fn a_declaration_that_was_changed_after_it_was_locked_is_refused_until_it_is_locked_again() {
+    let shell = Shell::new();
+    declare(&shell, TOOL, &tool());
+    json(&shell, &["env", "build", "mine", "-o", "json"]);
+    let file = shell.path("data/environments/mine.toml");
+    fs::write(&file, TOOL.replace(r#"["tool"]"#, r#"["tool", "more"]"#)).expect("writes");
+    let why = "its declaration was changed after it was locked: `fumehood env lock mine`";
+    let seen = json(&shell, &["env", "inspect", "mine", "-o", "json"]);
+    assert_eq!(seen["state"], "failed");
+    assert!(seen["error"].as_str().is_some_and(|error| error.starts_with(why)), "{seen}");
+    shell.file("code.sh", "true");
+    for (arguments, expected) in [
+        (&["env", "build", "mine"][..], 125),
+        (&["env", "export", "mine", "--oci", "mine.tar"], 125),
+        (&["run", "--env", "mine", "code.sh"], 126),
+    ] {
+        let (status, _, said) = run(&shell, arguments);
+        assert!(status == expected && said.contains(why), "{arguments:?}: {status}: {said}");
+    }
+    fs::write(&file, TOOL).expect("writes");
+    assert_eq!(json(&shell, &["env", "inspect", "mine", "-o", "json"])["state"], "ready");
 }

@@ -212,6 +212,7 @@ pub(crate) fn environment(name: &str) -> Environment {
         allowed_classes: vec!["cpu".to_owned()],
         default: name == "minimal",
         error: None,
+        error_lasts: false,
     }
 }
 
