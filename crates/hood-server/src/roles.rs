@@ -5,6 +5,7 @@ mod apart;
 pub mod api;
 mod bus;
 mod data_dir;
+pub mod declarations;
 pub mod dispatcher;
 mod environments;
 mod keeping;
@@ -17,4 +18,4 @@ mod webhooks;
 pub mod worker;
 
 pub use data_dir::{DataDir, DataDirError, Endpoint};
-pub use environments::{BuildPlaces, declarations_of, open_library, sources};
+pub use environments::{BuildPlaces, open_library, sources};

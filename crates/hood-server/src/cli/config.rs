@@ -7,7 +7,8 @@ use super::failure::Failure;
 use super::global::Global;
 use super::output::{self, Format};
 use super::terminal::{Style, Text};
-use crate::config::{self, Config, ConfigError, Entry, Host};
+use crate::config::{self, Config, ConfigError, Entry, Finding, Host};
+use crate::roles::declarations::{self, DeclarationsError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -117,33 +118,52 @@ struct CheckedFinding {
     key: String,
     problem: String,
     allowed: String,
+    #[serde(skip)]
+    text: String,
+}
+
+impl CheckedFinding {
+    fn of_key(found: Finding) -> Self {
+        let text = found.to_string();
+        let Finding { origin, key, problem, allowed } = found;
+        Self { origin: origin.to_string(), key, problem, allowed, text }
+    }
+}
+
+/// The configuration names their directory, and one that is wrong stops every command as well.
+fn in_declarations(config: &Config) -> Vec<CheckedFinding> {
+    let found = |error: DeclarationsError| {
+        let (problem, allowed) = (error.to_string(), error.next_step());
+        let text = format!("{}; {allowed}", problem.replace('\n', "; "));
+        CheckedFinding {
+            origin: "declarations".to_owned(),
+            key: "environments.dir".to_owned(),
+            problem,
+            allowed,
+            text,
+        }
+    };
+    declarations::problems(config).into_iter().map(found).collect()
 }
 
 fn check(global: &Global, format: Format) -> Result<Exit, Failure> {
     let (findings, warnings, file) = match Config::load(&global.sources()?, &Host::detect()) {
-        Ok(loaded) => (Vec::new(), loaded.warnings, loaded.file),
-        Err(ConfigError::Findings(findings)) => (findings, Vec::new(), None),
+        Ok(loaded) => (in_declarations(&loaded.config), loaded.warnings, loaded.file),
+        Err(ConfigError::Findings(findings)) => {
+            (findings.into_iter().map(CheckedFinding::of_key).collect(), Vec::new(), None)
+        }
         // A file that cannot be read is no finding about its content.
         Err(_) => return global.load().map(|_| Exit::DONE),
     };
     let exit = if findings.is_empty() { Exit::DONE } else { Exit::NO };
     if format == Format::Json {
-        let findings: Vec<CheckedFinding> = findings
-            .into_iter()
-            .map(|found| CheckedFinding {
-                origin: found.origin.to_string(),
-                key: found.key,
-                problem: found.problem,
-                allowed: found.allowed,
-            })
-            .collect();
         output::json(&Checked { ok: findings.is_empty(), findings, warnings })?;
         return Ok(exit);
     }
     let style = Style::stdout();
     let mut lines: Vec<String> = findings
         .iter()
-        .map(|finding| format!("{} {}", style.bad("wrong:"), Text::line(&finding.to_string())))
+        .map(|finding| format!("{} {}", style.bad("wrong:"), Text::line(&finding.text)))
         .collect();
     lines.extend(warnings.iter().map(|warning| format!("{} {}", style.warn("odd:"), Text::line(warning))));
     if findings.is_empty() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hood_client::{Client, ListQuery, Pause, Retry, Token};
 use hood_wire::api::State;
 
-use super::failure::Failure;
+use super::failure::{Failure, next_or};
 use super::global::Global;
 use super::run::Interrupts;
 use super::terminal::{Style, Text, colours_wanted};
@@ -143,9 +143,10 @@ async fn local(loaded: &mut Loaded, need: Need, token: Option<Token>) -> Result<
                     .because(error)
                     .next("name another with --data-dir, or a server with --server"))
             }
-            None => Err(Failure::new("cannot start a server for this command")
-                .because(error)
-                .next("`fumehood doctor` says what this host lacks")),
+            None => {
+                let next = next_or(&error, "`fumehood doctor` says what this host lacks");
+                Err(Failure::new("cannot start a server for this command").because(error).next(next))
+            }
         },
     }
 }

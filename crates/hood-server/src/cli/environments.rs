@@ -16,7 +16,7 @@ use hood_wire::api::{Environment, EnvironmentState, Limits};
 
 use super::connect::{Connection, Need};
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, next_or};
 use super::global::Global;
 use super::output::{self, Format};
 use super::terminal::{Style, Text};
@@ -32,7 +32,7 @@ Examples:
   fumehood env gc
 
 list and inspect ask the server, as other commands do. The others work on the images of this
-machine's data directory, beside a server that runs or without one.";
+machine's data directory, beside a server that runs or without one; gc alone wants it stopped.";
 
 /// Show, build and remove what code can run in.
 #[derive(Debug, ClapArgs)]
@@ -87,7 +87,8 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Remove every image that no environment has any more, and downloads that none is locked to.
+    /// Remove every image that no environment has any more, and downloads that none is locked to; stop
+    /// `fumehood serve` first, for programs may run from them.
     Gc {
         #[command(flatten)]
         output: Output,
@@ -146,16 +147,19 @@ async fn inspect(name: &str, format: Format, global: &Global) -> Result<Exit, Fa
 
 /// The library of this machine, whether or not a server has it open too.
 fn library(global: &Global) -> Result<Library, Failure> {
-    if global.server.is_some() {
+    if let Some(server) = &global.server {
         return Err(Failure::new(
-            "images are built and removed on the machine that has them, not over --server",
+            "images are built and removed on the machine that has them, not over a server",
         )
-        .next("run this there"));
+        .because(anyhow::anyhow!("--server, or else the variable FUMEHOOD_SERVER, names {server}"))
+        .next("run this there; here: leave --server out, and `unset FUMEHOOD_SERVER`"));
     }
     let config = global.load()?.config;
     open_library(&config).map_err(|error| {
+        let next = next_or(&error, "`fumehood doctor` says what this host lacks");
         Failure::new(format!("cannot open the images in {}", config.environments.images_dir.display()))
             .because(error)
+            .next(next)
     })
 }
 

@@ -8,6 +8,7 @@ use hood_client::Error;
 
 use super::exit::Exit;
 use super::terminal::{Style, Text};
+use crate::roles::declarations::DeclarationsError;
 
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -96,6 +97,12 @@ impl From<Error> for Failure {
         failure.next = next_step(&error).map(str::to_owned);
         failure
     }
+}
+
+/// What to do about an error that knows it; else what may help.
+pub(super) fn next_or(error: &anyhow::Error, otherwise: &str) -> String {
+    let declarations = error.downcast_ref().map(DeclarationsError::next_step);
+    declarations.unwrap_or_else(|| otherwise.to_owned())
 }
 
 /// For commands that take several ids: what is refused for one says nothing about the next.

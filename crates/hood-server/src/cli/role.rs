@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 
 use super::connect::warn;
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, next_or};
 use super::global::{Global, load};
 use super::run::Interrupts;
 use super::terminal::colours_wanted;
@@ -138,7 +138,10 @@ async fn stand(kind: Kind, flags: &[(&str, &str, Option<String>)], global: &Glob
     let mut interrupts = Interrupts::listen()?;
     let mut role = tokio::select! {
         started = kind.start(config) => {
-            started.map_err(|error| Failure::new(format!("cannot start the {}", kind.as_str())).because(error))?
+            started.map_err(|error| {
+                let next = next_or(&error, "mend that and start it again");
+                Failure::new(format!("cannot start the {}", kind.as_str())).because(error).next(next)
+            })?
         }
         () = interrupts.next() => return Ok(Exit::DONE),
     };

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::connect::warn;
 use super::exit::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, next_or};
 use super::global::{Global, load};
 use super::run::Interrupts;
 use super::terminal::colours_wanted;
@@ -119,11 +119,12 @@ fn is_address_in_use(error: &anyhow::Error) -> bool {
 fn not_started(error: anyhow::Error) -> Failure {
     let next = match error.downcast_ref() {
         Some(DataDirError::Held { .. }) => None,
-        Some(DataDirError::Io { .. }) => Some("name another directory with --data-dir"),
+        Some(DataDirError::Io { .. }) => Some("name another directory with --data-dir".to_owned()),
         None if is_address_in_use(&error) => {
-            Some("another server listens there; stop it, or choose a port with --listen 127.0.0.1:PORT")
+            let next = "another server listens there; stop it, or choose a port with --listen 127.0.0.1:PORT";
+            Some(next.to_owned())
         }
-        None => Some("`fumehood doctor` says what this host lacks"),
+        None => Some(next_or(&error, "`fumehood doctor` says what this host lacks")),
     };
     let failure = Failure::new("cannot start").because(error);
     match next {

@@ -1,16 +1,16 @@
-//! What code can run in here: the declarations that come with the binary, the operator's, and the
-//! images that were made from them or imported.
+//! What code can run in here: the images that were made from declarations or imported.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use hood_dispatch::environment::{self, Declaration, Library, Options, Sources};
+use anyhow::Context as _;
+use hood_dispatch::environment::{Library, Options, Sources};
 use hood_dispatch::local::{Local, LocalConfig};
 use hood_sandbox::IdRange;
 
 use super::data_dir::make_private;
+use super::declarations::declarations;
 use crate::config::Config;
 
 /// How long killed places may take to be proven dead at the end.
@@ -19,7 +19,7 @@ const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// The library of this data directory. Any number of processes may have it open.
 pub fn open_library(config: &Config) -> anyhow::Result<Library> {
     make_private(&config.data_dir)?;
-    let declarations = declarations(&config.environments.dir)?;
+    let declarations = declarations(config)?;
     let options = Options { sources: sources(config), ..Options::default() };
     Ok(Library::open_with(&config.environments.images_dir, declarations, options)?)
 }
@@ -79,43 +79,4 @@ fn bury_the_dead(parent: &Path) -> anyhow::Result<()> {
 /// Where packages come from.
 pub fn sources(config: &Config) -> Sources {
     Sources { debian: config.environments.debian_repositories.clone(), ..Sources::default() }
-}
-
-/// Every declaration, each with its lock where it has one.
-pub fn declarations_of(config: &Config) -> anyhow::Result<Vec<Declaration>> {
-    declarations(&config.environments.dir)
-}
-
-/// The built-in declarations and those of the operator, who may not redefine a built-in one: its name
-/// would promise something else than on another machine.
-fn declarations(dir: &Path) -> anyhow::Result<Vec<Declaration>> {
-    let mut declarations = environment::builtin()?;
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(declarations),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
-    };
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    paths.sort();
-    for path in paths {
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut declaration = Declaration::parse(&text, &path.to_string_lossy())?;
-        let lock = path.with_extension("lock");
-        match std::fs::read_to_string(&lock) {
-            Ok(text) => declaration = declaration.with_lock(&text, &lock.to_string_lossy())?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", lock.display())),
-        }
-        if declarations.iter().any(|known| known.name == declaration.name) {
-            bail!(
-                "{}: environment `{}` is declared twice; choose another name",
-                path.display(),
-                declaration.name
-            );
-        }
-        declarations.push(declaration);
-    }
-    Ok(declarations)
 }

@@ -112,7 +112,7 @@ impl Reader<'_> {
             return None;
         };
         let Some(text) = value.as_str() else {
-            self.problem(span.start, key, format!("is a string, not {}", article(value)));
+            self.problem(span.start, key, format!("must be a string, and is {}", article(value)));
             return None;
         };
         Some((span.start, text))
@@ -122,7 +122,7 @@ impl Reader<'_> {
         let (at, name) = self.string(table, "name")?;
         if !is_name(name) {
             let rule =
-                format!("is made of a-z, 0-9 and -, begins without -, and has at most {NAME_BYTES_MAX}");
+                format!("must be made of a-z, 0-9 and -, begin without -, and have at most {NAME_BYTES_MAX}");
             self.problem(at, "name", rule);
             return None;
         }
@@ -137,7 +137,7 @@ impl Reader<'_> {
     fn line(&mut self, table: &Table<'_, '_>, key: &str) -> Option<String> {
         let (at, text) = self.string(table, key)?;
         if text.is_empty() || text.len() > DESCRIPTION_BYTES_MAX || text.chars().any(char::is_control) {
-            let rule = format!("is one line of 1 to {DESCRIPTION_BYTES_MAX} bytes");
+            let rule = format!("must be one line of 1 to {DESCRIPTION_BYTES_MAX} bytes");
             self.problem(at, key, rule);
             return None;
         }
@@ -185,7 +185,7 @@ impl Reader<'_> {
         let (at, text) = self.string(table, "interpreter")?;
         let absolute = text.starts_with('/');
         if text.is_empty() || text.chars().any(char::is_control) || (text.contains('/') && !absolute) {
-            self.problem(at, "interpreter", "is a name to look for on PATH, or an absolute path");
+            self.problem(at, "interpreter", "must be a name to look for on PATH, or an absolute path");
             return None;
         }
         Some(text.to_owned())
@@ -198,7 +198,7 @@ impl Reader<'_> {
             return None;
         };
         let Some(array) = value.as_array() else {
-            self.problem(span.start, KEY, format!("is an array of strings, not {}", article(value)));
+            self.problem(span.start, KEY, format!("must be an array of strings, and is {}", article(value)));
             return None;
         };
         let mut classes = Vec::new();
@@ -258,7 +258,7 @@ impl Reader<'_> {
         let mut found = [None; Limit::ALL.len()];
         let Some((span, value)) = table.get(key) else { return found };
         let Some(entries) = value.as_table() else {
-            self.problem(span.start, key, format!("is a table, not {}", article(value)));
+            self.problem(span.start, key, format!("must be a table, and is {}", article(value)));
             return found;
         };
         let table = Table { entries, start: span.start, prefix };
@@ -270,7 +270,7 @@ impl Reader<'_> {
                 Some(number) => found[limit as usize] = Some((span.start, number)),
                 None => {
                     let key = format!("{prefix}{}", limit.as_str());
-                    self.problem(span.start, &key, "is an integer from 0 on");
+                    self.problem(span.start, &key, "must be an integer from 0 on");
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::super::global::Global;
 use super::super::units;
 use super::{Check, Status};
 use crate::config::{Config, Host};
-use crate::roles::Endpoint;
+use crate::roles::{Endpoint, declarations};
 
 /// A shim that looks for an interpreter may take a moment, but not for ever.
 const PYTHON_TIME: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub(super) fn all(global: &Global) -> Vec<Check> {
     }));
     checks.push(python());
     if let Some(config) = &config {
-        checks.extend([data_dir(config), disk(config), server(config)]);
+        checks.extend([data_dir(config), disk(config), declarations(config), server(config)]);
     }
     checks.push(runsc());
     checks
@@ -137,6 +137,17 @@ fn disk(config: &Config) -> Check {
     } else {
         check("disk", Status::Ok, format!("{shown} free"), "")
     }
+}
+
+fn declarations(config: &Config) -> Check {
+    let problems = declarations::problems(config);
+    let dir = config.environments.dir.display();
+    let Some(first) = problems.first() else {
+        return check("declarations", Status::Ok, format!("nothing is wrong in {dir}"), "");
+    };
+    let detail: Vec<String> =
+        problems.iter().map(|problem| problem.to_string().replace('\n', "; ")).collect();
+    check("declarations", Status::Lacking, detail.join("; "), first.next_step())
 }
 
 fn server(config: &Config) -> Check {

@@ -11,7 +11,8 @@ use super::super::global::Global;
 use super::super::output::{self, Format};
 use super::super::spinner::Spinner;
 use super::failed;
-use crate::roles::{declarations_of, sources};
+use crate::roles::declarations::declaration;
+use crate::roles::sources;
 
 #[derive(Debug, Serialize)]
 struct Locked {
@@ -30,9 +31,11 @@ pub(super) async fn execute(
     global: &Global,
 ) -> Result<Exit, Failure> {
     let config = global.load()?.config;
-    let cannot = |error: anyhow::Error| Failure::new("cannot read the declarations").because(error);
-    let declarations = declarations_of(&config).map_err(cannot)?;
-    let Some(declaration) = declarations.into_iter().find(|found| found.name == name) else {
+    let found = declaration(&config, name).map_err(|error| {
+        let next = error.next_step();
+        Failure::new(format!("cannot read the declaration of `{name}`")).because(error).next(next)
+    })?;
+    let Some(declaration) = found else {
         return Err(Failure::new(format!("no environment is called `{name}`"))
             .next("`fumehood env list` shows what there is")
             .exit(Exit::REFUSED));

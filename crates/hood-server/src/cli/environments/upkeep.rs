@@ -54,7 +54,8 @@ pub(super) fn collect(format: Format, global: &Global) -> Result<Exit, Failure> 
     let swept = library.collect().map_err(|error| failed("cannot clear up the images".to_owned(), error))?;
     let Some(swept) = swept else {
         return Err(Failure::new("somebody has the images open and may run from them")
-            .next("stop `fumehood serve` on this data directory first; its next start clears up by itself"));
+            .next("stop `fumehood serve` and other commands on this data directory first; the next start removes such images \
+                 by itself"));
     };
     match format {
         Format::Json => output::json(&Swept {

@@ -129,3 +129,60 @@ fn a_declaration_that_was_changed_after_it_was_locked_is_refused_until_it_is_loc
     fs::write(&file, TOOL).expect("writes");
     assert_eq!(json(&shell, &["env", "inspect", "mine", "-o", "json"])["state"], "ready");
 }
+
+#[test]
+fn a_file_that_stops_every_command_is_named_with_what_to_do_about_it() {
+    let shell = Shell::new();
+    let dir = shell.path("data/environments");
+    fs::create_dir_all(&dir).expect("makes");
+    let odd = dir.join("odd.toml");
+    fs::write(&odd, "name = 7\n").expect("writes");
+    let next = format!("next: mend {} or move it away", odd.display());
+    for arguments in [&["env", "list"][..], &["env", "gc"], &["list"], &["run", "--env", "minimal", "x.py"]] {
+        shell.file("x.py", "");
+        let (status, _, said) = run(&shell, arguments);
+        assert!(status == 125 && said.contains(&next), "{arguments:?}: {status}: {said}");
+        assert!(said.contains("odd.toml:1: name: must be a string, and is an integer"), "{said}");
+    }
+    let serve = shell.command(&["serve", "--listen", "127.0.0.1:0"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&serve.stderr).into_owned();
+    assert!(said.contains(&next), "{said}");
+
+    // Whoever looks for what is wrong finds all of it.
+    fs::write(dir.join("data.toml"), TOOL.replace("mine", "data")).expect("writes");
+    let (status, found, _) = run(&shell, &["config", "check"]);
+    let named = ["odd.toml:1: name: ", "data.toml: environment `data` is declared already"];
+    assert!(status == 1 && named.iter().all(|name| found.contains(name)), "{status}: {found}");
+    let (status, found, _) = run(&shell, &["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&found).expect("one JSON document");
+    let checks = report["checks"].as_array().expect("a list");
+    let check = checks.iter().find(|check| check["name"] == "declarations").expect("is looked at");
+    assert_eq!((status, &check["status"]), (1, &"lacking".into()), "{check}");
+    let detail = check["detail"].as_str().expect("text");
+    assert!(named.iter().all(|name| detail.contains(name)), "{detail}");
+
+    for name in ["odd.toml", "data.toml"] {
+        fs::remove_file(dir.join(name)).expect("was there");
+    }
+    let (status, found, said) = run(&shell, &["config", "check"]);
+    assert_eq!(status, 0, "{found}{said}");
+}
+
+#[test]
+fn a_lock_that_is_damaged_is_made_anew_by_the_command_that_its_error_names() {
+    let shell = Shell::new();
+    declare(&shell, TOOL, &tool());
+    fs::write(shell.path("data/environments/mine.lock"), "nothing of the kind\n").expect("writes");
+    let (status, _, said) = run(&shell, &["env", "list"]);
+    assert!(status == 125 && said.contains("next: `fumehood env lock mine`"), "{status}: {said}");
+    // Its package is nobody's, so that it comes no further than to ask for it.
+    for damage in [Some("nothing of the kind\n"), None] {
+        let lock = shell.path("data/environments/mine.lock");
+        match damage {
+            Some(text) => fs::write(lock, text).expect("writes"),
+            None => fs::remove_file(lock).expect("was there"),
+        }
+        let (_, _, said) = run(&shell, &["env", "lock", "mine"]);
+        assert!(said.contains("cannot lock `mine`") && said.contains("the Debian packages"), "{said}");
+    }
+}

@@ -15,7 +15,7 @@ impl Reader<'_> {
         let mut code = Code::python();
         let Some((span, value)) = table.get("code") else { return code };
         let Some(entries) = value.as_table() else {
-            self.problem(span.start, "code", format!("is a table, not {}", article(value)));
+            self.problem(span.start, "code", format!("must be a table, and is {}", article(value)));
             return code;
         };
         let inner = Table { entries, start: span.start, prefix: "code." };
@@ -27,7 +27,11 @@ impl Reader<'_> {
                 || file.starts_with('.')
                 || !file.bytes().all(plain)
             {
-                self.problem(at, "code.file", "is the name of one file, of A-Z, a-z, 0-9, `.`, `_` and `-`");
+                self.problem(
+                    at,
+                    "code.file",
+                    "must be the name of one file, of A-Z, a-z, 0-9, `.`, `_` and `-`",
+                );
             }
             file.clone_into(&mut code.file);
         }
@@ -51,7 +55,7 @@ impl Reader<'_> {
                 && !words.iter().any(|word| word.contains('\0'))
         };
         words.filter(sound).unwrap_or_else(|| {
-            let rule = format!("is a command: an array of 1 to {WORDS_MAX} strings, the program first");
+            let rule = format!("must be a command: an array of 1 to {WORDS_MAX} strings, the program first");
             self.problem(span.start, &full, rule);
             Vec::new()
         })

@@ -40,7 +40,7 @@ impl Reader<'_> {
             return Packages::default();
         };
         let Some(entries) = value.as_table() else {
-            self.problem(span.start, "packages", format!("is a table, not {}", article(value)));
+            self.problem(span.start, "packages", format!("must be a table, and is {}", article(value)));
             return Packages::default();
         };
         let inner = Table { entries, start: span.start, prefix: "packages." };
@@ -76,7 +76,7 @@ impl Reader<'_> {
         let full = format!("packages.{key}");
         let Some((span, value)) = table.get(key) else { return Vec::new() };
         let Some(array) = value.as_array().filter(|array| array.len() <= NAMED_MAX) else {
-            self.problem(span.start, &full, format!("is an array of at most {NAMED_MAX} names"));
+            self.problem(span.start, &full, format!("must be an array of at most {NAMED_MAX} names"));
             return Vec::new();
         };
         let mut names = Vec::new();
@@ -95,7 +95,7 @@ impl Reader<'_> {
         let mut links = BTreeMap::new();
         let Some((span, value)) = table.get("links") else { return links };
         let Some(entries) = value.as_table() else {
-            self.problem(span.start, "links", format!("is a table, not {}", article(value)));
+            self.problem(span.start, "links", format!("must be a table, and is {}", article(value)));
             return links;
         };
         for (path, target) in entries {
@@ -108,7 +108,7 @@ impl Reader<'_> {
                 _ => self.problem(
                     at,
                     &format!("links.{name}"),
-                    "is a path beneath the root, and where it leads",
+                    "must be a path beneath the root, and where it leads",
                 ),
             }
         }
