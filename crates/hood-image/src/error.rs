@@ -18,7 +18,7 @@ pub enum ImageError {
     TooLarge { what: &'static str, found: u64, maximum: u64 },
     #[error("{what} cannot be used here: {why}")]
     Unsupported { what: String, why: String },
-    #[error("the archive holds several images; name one of them: {}", names.join(", "))]
+    #[error("the archive holds several images; name one of them with --image: {}", names.join(", "))]
     Several { names: Vec<String> },
     #[error("the archive holds no image `{wanted}`; it holds {}", names.join(", "))]
     NoSuchImage { wanted: String, names: Vec<String> },

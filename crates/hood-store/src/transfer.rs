@@ -54,6 +54,9 @@ pub enum TransferError {
         #[source]
         source: io::Error,
     },
+    /// Nothing that we wrote, by its first line.
+    #[error("this is no export of fumehood: {why}")]
+    NoExport { why: String },
     #[error("the file cannot be used: {why}")]
     Unusable { why: String },
     #[error(

@@ -31,7 +31,10 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     let loaded = global.load()?;
     let url = loaded.config.store.url.expose();
     if url.is_empty() {
-        return output::text("SQLite is brought up to date by whatever opens it: nothing to do");
+        return output::text(
+            "SQLite is brought up to date by whatever opens it: nothing to do\n(store.url is not set; for \
+             PostgreSQL give --set store.url=… or FUMEHOOD_STORE_URL)",
+        );
     }
     let url =
         DatabaseUrl::parse(url).map_err(|error| Failure::new("store.url cannot be used").because(error))?;

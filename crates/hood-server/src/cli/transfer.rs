@@ -1,11 +1,12 @@
 //! `fumehood export` and `fumehood import`: everything that a store keeps, from one into another.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use hood_store::transfer::{self, Moved, Progress};
+use hood_store::transfer::{self, Moved, Progress, TransferError};
 use hood_store::{Duty, StoreConfig};
 
 use super::exit::Exit;
@@ -62,7 +63,12 @@ pub(super) async fn export(args: &ExportArgs, global: &Global) -> Result<Exit, F
     let at = args.file.display();
     let failed = || Failure::new(format!("cannot write {at}"));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&args.file);
-    let file = file.map_err(|error| failed().because(error))?;
+    let file = file.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => failed()
+            .because(anyhow::anyhow!("there is a file of that name, and an export never writes over one"))
+            .next("name another, or move that one away"),
+        _ => failed().because(error),
+    })?;
     let exported = transfer::export(&store, file, say).await;
     let exported = match exported {
         Ok((moved, file)) => file.sync_all().map(|()| moved).map_err(anyhow::Error::new),
@@ -83,7 +89,11 @@ pub(super) async fn import(args: &ImportArgs, global: &Global) -> Result<Exit, F
     let failed = || Failure::new(format!("cannot read {}", args.file.display()));
     let file = File::open(&args.file).map_err(|error| failed().because(error))?;
     let moved = transfer::import(&store, file, say).await;
-    let moved = moved.map_err(|error| Failure::new("nothing was imported").because(error))?;
+    let moved = moved.map_err(|error| {
+        let is_other = matches!(error, TransferError::NoExport { .. });
+        let failure = Failure::new("nothing was imported").because(error);
+        if is_other { failure.next("name a file that `fumehood export FILE` wrote") } else { failure }
+    })?;
     tell("imported", &moved, (&args.file, args.format.output))
 }
 

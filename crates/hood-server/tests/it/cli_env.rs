@@ -63,4 +63,23 @@ fn an_unknown_one_is_refused_with_those_that_there_are() {
     }
     let (status, _, said) = run(&shell, &["--server", "http://127.0.0.1:1", "env", "build", "minimal"]);
     assert!(status == 125 && said.contains("run this there"), "{said}");
+    let mut command = shell.command(&["env", "gc"]);
+    let output = command.env("FUMEHOOD_SERVER", "http://127.0.0.1:1").output().expect("it runs");
+    let said = text(&output.stderr);
+    assert!(said.contains("FUMEHOOD_SERVER, names http://127.0.0.1:1"), "{said}");
+}
+
+#[test]
+fn a_name_that_no_import_may_have_is_refused_before_there_is_anything_to_read() {
+    let shell = Shell::new();
+    for (name, why) in [("BAD", "cannot name an environment"), ("data", "is declared already")] {
+        for arguments in [
+            &["env", "import", "nowhere.tar", "--name", name][..],
+            &["env", "pull", "127.0.0.1:1/nothing", "--name", name],
+        ] {
+            let (status, _, said) = run(&shell, arguments);
+            assert!(status == 126 && said.contains(why), "{arguments:?}: {status}: {said}");
+            assert!(said.contains("next: choose another --name"), "{said}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -67,10 +67,28 @@ struct Lines<R> {
 impl<R: Read> Lines<R> {
     fn next(&mut self) -> Result<Line, TransferError> {
         self.text.clear();
-        if self.from.read_line(&mut self.text).map_err(file("read"))? == 0 {
-            return Err(unusable("it ends too early: export it again"));
+        let ends = || unusable("it ends too early: export it again");
+        let read = self.from.read_line(&mut self.text).map_err(|error| match error.kind() {
+            // Of a stream that was cut short within what is compressed together.
+            io::ErrorKind::UnexpectedEof => ends(),
+            _ => file("read")(error),
+        });
+        if read? == 0 {
+            return Err(ends());
         }
         serde_json::from_str(&self.text).map_err(|error| unusable(error.to_string()))
+    }
+
+    /// The first one, which tells what the file is.
+    fn begin(&mut self) -> Result<(), TransferError> {
+        let no_export = |why: String| TransferError::NoExport { why };
+        match self.next() {
+            Ok(Line::Begin { format, schema, written_by }) => same_version((format, schema), &written_by),
+            Ok(_) => Err(no_export("it does not begin as one".to_owned())),
+            Err(TransferError::File { source, .. }) => Err(no_export(source.to_string())),
+            Err(TransferError::Unusable { why }) => Err(no_export(why)),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -94,7 +112,7 @@ async fn within<R: Read, P: FnMut(Progress<'_>)>(
     blobs: &Blobs,
     (lines, progress): From<'_, R, P>,
 ) -> Result<Moved, TransferError> {
-    begin(&lines.next()?)?;
+    lines.begin()?;
     must_be_empty(db).await?;
     let (mut moved, mut table, mut writing) = (Moved::default(), None::<Table>, None::<BlobWriter>);
     loop {
@@ -135,12 +153,9 @@ async fn within<R: Read, P: FnMut(Progress<'_>)>(
     }
 }
 
-fn begin(line: &Line) -> Result<(), TransferError> {
-    let Line::Begin { format, schema, written_by } = line else {
-        return Err(unusable("it is no export of Fumehood's"));
-    };
+fn same_version((format, schema): (u32, i64), written_by: &str) -> Result<(), TransferError> {
     let known = migrate::known();
-    if (*format, *schema) != (FORMAT, known) {
+    if (format, schema) != (FORMAT, known) {
         let why = format!(
             "it was written by {written_by} with schema {schema}, and this program has {known}: export and import \
              with the same version"

@@ -52,6 +52,17 @@ impl Library {
         Ok(staging)
     }
 
+    /// Whether an import may have that name: worth to know before there is a tree.
+    pub fn may_import(&self, name: &str) -> Result<(), EnvironmentError> {
+        if !is_name(name) {
+            return Err(EnvironmentError::Name { name: name.to_owned() });
+        }
+        if self.declarations.iter().any(|declaration| declaration.name == name) {
+            return Err(EnvironmentError::Declared { name: name.to_owned() });
+        }
+        Ok(())
+    }
+
     /// Makes the tree an environment of that name, in place of an earlier import of the name. It
     /// becomes an image like any other: of one owner, readable by all, writable by none, without
     /// devices, set-id bits or extended attributes, within the library's bounds.
@@ -62,12 +73,7 @@ impl Library {
         imported: &Imported,
         progress: &dyn Fn(Progress),
     ) -> Result<Image, EnvironmentError> {
-        if !is_name(name) {
-            return Err(EnvironmentError::Name { name: name.to_owned() });
-        }
-        if self.declarations.iter().any(|declaration| declaration.name == name) {
-            return Err(EnvironmentError::Declared { name: name.to_owned() });
-        }
+        self.may_import(name)?;
         let _lock = self.lock(name, progress)?;
         let owner = self.owner(&staging.dir)?;
         let chown = rustix::process::geteuid().is_root().then_some(owner);

@@ -78,6 +78,7 @@ pub(super) fn say(made: &Made, format: Format) -> Result<Exit, Failure> {
 
 fn import(library: &Library, args: &Args) -> Result<Made, Failure> {
     let shown = args.archive.display();
+    nameable(library, &args.name).map_err(|failure| failure.about(format!("cannot import {shown}")))?;
     let (input, reference) = if args.archive.as_os_str() == "-" {
         (Input::Stdin, "standard input".to_owned())
     } else if args.archive.is_dir() {
@@ -97,6 +98,12 @@ fn import(library: &Library, args: &Args) -> Result<Made, Failure> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Before anything of the image is read: a bad name is known at once.
+pub(super) fn nameable(library: &Library, name: &str) -> Result<(), Failure> {
+    let refused = |error| failed(format!("cannot make environment `{name}`"), error);
+    library.may_import(name).map_err(|error| refused(error).next("choose another --name").exit(Exit::REFUSED))
 }
 
 /// Unpacks an archive and makes its tree the environment `name`. `of` says what to call the image's

@@ -108,6 +108,7 @@ struct Pushed {
 
 pub(super) async fn pull(args: PullArgs, global: &Global) -> Result<Exit, Failure> {
     let library = Arc::new(library(global)?);
+    import::nameable(&library, &args.name)?;
     let registry = args.login.registry(&args.reference)?;
     let reference = args.reference.to_string();
     let wrong = |error| refused(format!("cannot pull {reference}"), error);
