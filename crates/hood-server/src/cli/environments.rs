@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use comfy_table::Cell;
 use hood_dispatch::environment::{EnvironmentError, Library};
-use hood_wire::api::{Environment, EnvironmentState, Limits};
+use hood_wire::api::{Environment, EnvironmentState, ForeignImage, Limits};
 
 use super::connect::{Connection, Need};
 use super::exit::Exit;
@@ -231,6 +231,9 @@ fn describe(environment: &Environment) -> String {
     if let Some(bytes) = environment.size_bytes {
         line("size", &units::show_bytes(bytes));
     }
+    if let Some(image) = &environment.image {
+        as_its_maker_says(image).iter().for_each(|(name, value)| line(name, value));
+    }
     line("classes", &environment.allowed_classes.join(", "));
     for (name, default, maximum) in limits(&environment.default_limits, &environment.maximum_limits) {
         line(name, &format!("{default}, at most {maximum}"));
@@ -239,6 +242,21 @@ fn describe(environment: &Environment) -> String {
         line("package", &format!("{} {}", package.name, package.version));
     }
     lines.join("\n")
+}
+
+/// Settings of an imported image, those that it has.
+fn as_its_maker_says(image: &ForeignImage) -> Vec<(&'static str, String)> {
+    let words = |words: &[String]| serde_json::to_string(words).unwrap_or_default();
+    let mut said = vec![("image", image.reference.clone()), ("image digest", image.source_digest.clone())];
+    for (name, list) in [("entrypoint", &image.entrypoint), ("command", &image.command)] {
+        if !list.is_empty() {
+            said.push((name, words(list)));
+        }
+    }
+    said.extend(image.env.iter().map(|variable| ("env", format!("{}={}", variable.name, variable.value))));
+    said.extend(image.workdir.clone().map(|dir| ("workdir", dir)));
+    said.extend(image.user.as_ref().map(|user| ("user", format!("{user} (not used: programs run as 1000)"))));
+    said
 }
 
 /// The limits that people ask for most, each with its default and its maximum.

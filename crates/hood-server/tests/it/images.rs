@@ -61,6 +61,18 @@ fn an_image_of_one_static_program_runs_as_it_says() {
     let listed: Value = serde_json::from_str(&listed).expect("one JSON document");
     assert_eq!((status, &listed["image"]["user"]), (0, &"nonroot".into()), "{listed}");
     assert_eq!((&listed["state"], &listed["base"]), (&"ready".into(), &"imported".into()));
+    let (_, shown, _) = run(&shell, &["env", "inspect", "app"]);
+    let shown: Vec<String> =
+        shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        r#"entrypoint ["/app"]"#,
+        r#"command ["serve"]"#,
+        "env FROM_IMAGE=1",
+        "workdir /srv/data",
+        "user nonroot (not used: programs run as 1000)",
+    ] {
+        assert!(shown.iter().any(|shown| shown == line), "{line}: {shown:#?}");
+    }
 }
 
 #[test]
