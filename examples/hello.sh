@@ -1,2 +1,1 @@
 echo "hello from bash, $# arguments"
-exit 4
