@@ -8,6 +8,7 @@ mod evidence;
 mod leases;
 mod means;
 mod request;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use hood_core::plan::PolicyMode;
 use hood_core::retry::RetryPolicy;
+use hood_dispatch::Catalogue;
 use hood_store::{Claimed, Lapsed, StoreError, Tenure};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::document;
 use crate::health::{Health, Pulse};
 use crate::worker::leases::Leases;
+use crate::worker::waiting::{Left, Places, Sight};
 
 pub use dice::{Dice, ThreadDice};
 pub use means::{Ledger, Means, Spawner, TokioSpawner};
@@ -106,6 +109,7 @@ impl Worker {
     /// to end, and the rest is left for a successor to find.
     pub async fn run(self, stop: CancellationToken) {
         let means = &self.shared.means;
+        let mut places = Places::unseen(means.clock.now());
         // Leases are kept for as long as this runs, and not a moment longer, however it ends.
         let working = CancellationToken::new();
         let keep = leases::keep(Arc::clone(&self.shared));
@@ -113,7 +117,7 @@ impl Worker {
         let _until_gone = working.drop_guard();
         while !stop.is_cancelled() {
             let wake = means.store.work();
-            let looked = self.round().await;
+            let looked = self.round(&mut places).await;
             self.shared.pulse.beat(looked.as_ref().err());
             let pause = match looked {
                 Ok(true) => Duration::ZERO,
@@ -144,25 +148,41 @@ impl Worker {
     }
 
     /// One look at the queue. True where more may be waiting.
-    async fn round(&self) -> Result<bool, StoreError> {
-        let shared = &self.shared;
-        self.reclaim(Lapsed::Expired).await?;
-        self.give_up_on_the_oldest().await?;
-        let free = shared.permits.available_permits();
-        if free == 0 || shared.means.dispatch.capacity().open_places() == 0 {
+    async fn round(&self, places: &mut Places) -> Result<bool, StoreError> {
+        let means = &self.shared.means;
+        let catalogue = means.dispatch.capacity();
+        places.look(Sight::from(&*catalogue), means.clock.now());
+        // Nothing is leased before anybody has said what is offered: until then every plan would be a
+        // guess, and every takeover a question to nobody.
+        if catalogue.offers.is_empty() {
+            self.give_up_on_the_oldest(places, &catalogue, Left::Perhaps).await?;
             return Ok(false);
+        }
+        self.reclaim(Lapsed::Expired).await?;
+        // What can be taken is, however long it has waited; only the rest is given up on.
+        let (left, more) = self.take(&catalogue).await?;
+        self.give_up_on_the_oldest(places, &catalogue, left).await?;
+        Ok(more)
+    }
+
+    /// Takes as much as there are free places. True where another look may find more at once.
+    async fn take(&self, catalogue: &Catalogue) -> Result<(Left, bool), StoreError> {
+        let shared = &self.shared;
+        let free = shared.permits.available_permits();
+        if free == 0 || catalogue.open_places() == 0 {
+            return Ok((Left::Perhaps, false));
         }
         // Taken before the leases are, so that no lease is ever held for want of a place.
         let wanted = u32::try_from(free).unwrap_or(u32::MAX);
         let Ok(mut permits) = Arc::clone(&shared.permits).try_acquire_many_owned(wanted) else {
-            return Ok(true);
+            return Ok((Left::NothingDue, true));
         };
         let claimed = shared.means.store.claim(&self.tenure(), wanted).await?;
-        let more = claimed.len() == free;
+        let left = if claimed.len() < free { Left::NothingDue } else { Left::Perhaps };
         for claimed in claimed {
             self.begin(claimed, attempt::Entry::Fresh, permits.split(1));
         }
-        Ok(more)
+        Ok((left, left == Left::Perhaps))
     }
 
     fn tenure(&self) -> Tenure {
@@ -181,12 +201,18 @@ impl Worker {
     }
 
     /// Ends what waited longer than `queue_ttl`, with the reason why nothing took it.
-    async fn give_up_on_the_oldest(&self) -> Result<(), StoreError> {
+    async fn give_up_on_the_oldest(
+        &self,
+        places: &Places,
+        catalogue: &Catalogue,
+        left: Left,
+    ) -> Result<(), StoreError> {
         let shared = &self.shared;
         let now = shared.means.clock.now();
+        let Some(cause) = places.cause(left, shared.config.queue_ttl, now) else { return Ok(()) };
         let micros = i64::try_from(shared.config.queue_ttl.as_micros()).unwrap_or(i64::MAX);
         let older_than = hood_core::Timestamp::from_micros(now.as_micros().saturating_sub(micros));
-        let given_up = evidence::given_up(&shared.means.dispatch.capacity(), shared.config.policy);
+        let given_up = evidence::given_up(cause, catalogue, shared.config.policy);
         let result = document::to_json(&given_up);
         let given_up = shared.means.store.expire_queued(older_than, now, SWEEP_MAX, &result).await?;
         if given_up > 0 {

@@ -77,21 +77,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let offering = keep_offering(store.clone(), remote.clone(), config.clone(), clock);
     tokio::spawn(stop.clone().run_until_cancelled_owned(offering));
     keeper.spawn(&stop);
-    let working = tokio::spawn(work(worker, remote, stop_intake.clone()));
+    let working = tokio::spawn(worker.run(stop_intake.clone()));
     Ok(Running { side, name: identity.name, store, stop_intake, stop, working })
-}
-
-/// Nothing is leased before a dispatcher has said what it offers: until then every plan would be a
-/// guess, and every takeover a question to nobody.
-async fn work(worker: Worker, remote: Remote, stop: CancellationToken) {
-    while remote.capacity().offers.is_empty() {
-        tokio::select! {
-            () = remote.changed() => {}
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            () = stop.cancelled() => return,
-        }
-    }
-    worker.run(stop).await;
 }
 
 fn dispatchers(addresses: &[String], credentials: &Credentials) -> anyhow::Result<Remote> {

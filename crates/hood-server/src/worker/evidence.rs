@@ -6,6 +6,7 @@ use hood_core::{Assignment, Observation, Refusal};
 use hood_dispatch::Catalogue;
 use hood_wire::api;
 
+use super::waiting::Cause;
 use crate::document::stream_document;
 use crate::document::{
     Moments, ResultDocument, build_document, degraded_to_wire, limits_to_wire, usage_to_wire,
@@ -64,20 +65,34 @@ pub(super) fn refused(refusal: &Refusal) -> ResultDocument {
 const QUEUE_TTL: &str = "queue_ttl";
 
 /// What one came to that waited longer than `queue_ttl`.
-pub(super) fn given_up(catalogue: &Catalogue, policy: PolicyMode) -> ResultDocument {
-    let reason = if catalogue.open_places() == 0 {
-        let why = match catalogue.offers.iter().find(|offer| offer.open) {
-            Some(Offer { capacity, .. }) => {
-                capacity.unproven.first().map_or("no reason is known", |(_, reason)| reason.as_str())
-            }
-            None => "no dispatcher answers",
-        };
-        format!("no place was open for work until `queue_ttl_ms` was over: {why}")
-    } else {
-        let policy = policy.as_str();
-        format!("every place was taken until `queue_ttl_ms` was over (policy `{policy}`)")
+pub(super) fn given_up(cause: Cause, catalogue: &Catalogue, policy: PolicyMode) -> ResultDocument {
+    let policy = policy.as_str();
+    let reason = match cause {
+        Cause::NeverHeard { for_the } => format!(
+            "no place was open for work until `queue_ttl_ms` was over: no dispatcher has answered this worker since it \
+             began, {} s ago",
+            for_the.as_secs()
+        ),
+        Cause::Closed => {
+            format!("no place was open for work until `queue_ttl_ms` was over: {}", why_closed(catalogue))
+        }
+        Cause::Taken => format!("every place was taken until `queue_ttl_ms` was over (policy `{policy}`)"),
+        Cause::TakenSince { open_for } => format!(
+            "`queue_ttl_ms` was over, and every place was taken (policy `{policy}`); this worker had none before, and \
+             has had them for {} s",
+            open_for.as_secs()
+        ),
     };
     ResultDocument::without_run(refusal_evidence(QUEUE_TTL, &reason))
+}
+
+fn why_closed(catalogue: &Catalogue) -> &str {
+    match catalogue.offers.iter().find(|offer| offer.open) {
+        Some(Offer { capacity, .. }) => {
+            capacity.unproven.first().map_or("no reason is known", |(_, reason)| reason.as_str())
+        }
+        None => "no dispatcher answers",
+    }
 }
 
 /// What one came to that was put off until then.

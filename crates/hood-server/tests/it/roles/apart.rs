@@ -9,7 +9,7 @@ use hood_server::tls::Role;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::site::{PATIENCE, Site};
+use super::site::{PATIENCE, Site, until};
 use super::tls::Authority;
 
 /// Prints who it is, so that two runs would show, and counts on for as long as a lease lasts.
@@ -113,6 +113,37 @@ async fn an_attempt_whose_dispatcher_was_killed_is_tried_again_and_nothing_is_re
     let times = said.matches("a dispatcher does not answer").count();
     assert_eq!(times, 1, "said once, not a thousand times:\n{said}");
     drop((successor, worker, api));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_too_long_ends_where_no_dispatcher_answers_and_runs_where_one_has_a_place() {
+    const TTL: Duration = Duration::from_secs(2);
+    let Some(mut site) = Site::new().await else { return };
+    site.everywhere.push(("worker.queue_ttl_ms", TTL.as_millis().to_string()));
+    let (api, dispatcher) = (site.api(), site.dispatcher("127.0.0.1:0"));
+    let address = dispatcher.address("https://");
+    let first = site.worker("w1", &address);
+    site.until_offered(&api, "minimal").await;
+    assert!(first.stop().success());
+    dispatcher.kill();
+
+    let lost = site.submit(&api, "print('never')").await;
+    let second = site.worker("w2", &address);
+    let seen = site.wait_for(&api, &lost, ended).await;
+    let refusal = &seen["evidence"]["refusal"];
+    let reason = refusal["reason"].as_str().unwrap_or_default();
+    assert_eq!((outcome(&seen), refusal["code"].as_str()), (("infrastructure_error", 0), Some("queue_ttl")));
+    assert!(reason.contains("no dispatcher has answered this worker since it began"), "{seen:#}");
+    second.kill();
+
+    // Nobody looks while it grows too old; who then does has every place free.
+    let (waiting, since) = (site.submit(&api, "print('at last')").await, Instant::now());
+    let dispatcher = site.dispatcher(&address);
+    until("grown too old", || (since.elapsed() > TTL).then_some(())).await;
+    let third = site.worker("w3", &address);
+    let seen = site.wait_for(&api, &waiting, ended).await;
+    assert_eq!(outcome(&seen), ("succeeded", 1), "{seen:#}");
+    drop((dispatcher, third, api));
 }
 
 #[tokio::test(flavor = "multi_thread")]
