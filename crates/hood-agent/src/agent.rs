@@ -317,18 +317,20 @@ impl Agent {
 
     fn hear_starter(&mut self) -> io::Result<()> {
         match self.starter_says()? {
-            Report::Running => self.started()?,
+            Report::Running { since } => self.started(since)?,
             // What went wrong is told when the starter is reaped.
             Report::Unfinished | Report::Vanished | Report::Failed { .. } => {}
         }
         Ok(())
     }
 
-    fn started(&mut self) -> io::Result<()> {
+    /// Its time began when it was let go, however late that is heard of here.
+    fn started(&mut self, released: inside::Moment) -> io::Result<()> {
         if let Phase::Starting { go } = self.phase {
             let now = Instant::now();
-            self.phase = Phase::Running { since: now };
-            let setup_us = micros(now.saturating_duration_since(go));
+            let since = now.checked_sub(released.elapsed()).map_or(go, |since| since.max(go));
+            self.phase = Phase::Running { since };
+            let setup_us = micros(since.saturating_duration_since(go));
             self.link.post(&AgentFrame::Started { setup_us })?;
             if self.run.assignment.sampled_memory_bytes.is_some()
                 || self.run.assignment.sampled_processes.is_some()
@@ -399,8 +401,8 @@ impl Agent {
         // The program may have started and ended between two looks. What the starter has said is all
         // that it will say, even if another copy of its socket is about to be closed elsewhere.
         self.hear_starter()?;
-        if read_report(&self.run.heard, true) == Report::Running {
-            self.started()?;
+        if let Report::Running { since } = read_report(&self.run.heard, true) {
+            self.started(since)?;
         }
         let now = Instant::now();
         let wall = match self.phase {

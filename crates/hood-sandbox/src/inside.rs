@@ -21,7 +21,7 @@ pub(crate) use filters::for_recluse;
 pub use filters::{ForeignCall, ForeignCalls};
 pub(crate) use landlock::confine_to;
 pub use launcher::serve as serve_launches;
-pub use orders::{Lacking, Orders, Outcome, Report, Run, read_report};
+pub use orders::{Lacking, Moment, Orders, Outcome, Report, Run, read_report};
 pub use place::{Cell, Starter, enter, hear};
 pub use privilege::{Ended, Reaped, reap, signal_all_but, signal_everyone};
 pub use starter::PATH_DIRECTORIES_MAX;

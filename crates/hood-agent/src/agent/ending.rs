@@ -63,7 +63,7 @@ impl Agent {
                 });
                 EarlyEnd::Refused { stage, errno, detail, lacking }
             }
-            Report::Unfinished | Report::Running | Report::Vanished => {
+            Report::Unfinished | Report::Running { .. } | Report::Vanished => {
                 EarlyEnd::Died { exit, cause: self.run.killing.as_ref().map(|killing| killing.cause) }
             }
         }

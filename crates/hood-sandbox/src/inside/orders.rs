@@ -3,6 +3,9 @@
 
 use std::ffi::CString;
 use std::io::{self, Read};
+use std::time::Duration;
+
+use crate::sys;
 
 /// What to execute, with which limits of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -173,8 +176,30 @@ fn list(from: &mut &[u8]) -> io::Result<Vec<CString>> {
     (0..count).map(|_| text(from)).collect()
 }
 
-/// The byte that says: every step is done, execve is next.
-pub(super) const ABOUT_TO_EXECUTE: u8 = b'X';
+/// The byte that says: every step is done, execve is next. The moment at which it was so follows: by
+/// the time the agent hears of it, a short program may have ended.
+const ABOUT_TO_EXECUTE: u8 = b'X';
+const ANNOUNCEMENT_BYTES: usize = 9;
+
+/// What the starter says just before the program can run its first instruction.
+pub(super) fn announcement() -> [u8; ANNOUNCEMENT_BYTES] {
+    let mut bytes = [ABOUT_TO_EXECUTE; ANNOUNCEMENT_BYTES];
+    let nanos = u64::try_from(sys::monotonic().as_nanos()).unwrap_or(u64::MAX);
+    bytes[1..].copy_from_slice(&nanos.to_le_bytes());
+    bytes
+}
+
+/// A moment of the starter's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// How long ago it was.
+    #[must_use]
+    pub fn elapsed(self) -> Duration {
+        sys::monotonic().saturating_sub(self.0)
+    }
+}
 
 /// Which kind of step the starter did not get past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +246,10 @@ pub enum Report {
     /// Nothing that is complete.
     Unfinished,
     /// execve has succeeded: the socket closed behind the announcement.
-    Running,
+    Running {
+        /// When it was announced: no instruction of the program ran before.
+        since: Moment,
+    },
     /// The starter is gone without a word; its wait status says more.
     Vanished,
     /// A step failed.
@@ -282,15 +310,28 @@ pub(super) fn encode_failure(outcome: Outcome, errno: i32, detail: &[u8]) -> Vec
     bytes
 }
 
+/// Splits off the announcement, where it comes first.
+fn read_announcement(bytes: &[u8]) -> (Option<Moment>, &[u8]) {
+    match bytes.split_first_chunk::<ANNOUNCEMENT_BYTES>() {
+        Some(([ABOUT_TO_EXECUTE, nanos @ ..], rest)) => {
+            (Some(Moment(Duration::from_nanos(u64::from_le_bytes(*nanos)))), rest)
+        }
+        _ => (None, bytes),
+    }
+}
+
 /// Reads what the starter has sent; `ended` says that its socket is closed.
 #[must_use]
 pub fn read_report(bytes: &[u8], ended: bool) -> Report {
     if !ended {
         return Report::Unfinished;
     }
-    let rest = bytes.strip_prefix(&[ABOUT_TO_EXECUTE]).unwrap_or(bytes);
+    let (since, rest) = read_announcement(bytes);
     let (Some(code), Some(errno)) = (rest.first(), rest.get(1..5)) else {
-        return if bytes == [ABOUT_TO_EXECUTE] { Report::Running } else { Report::Vanished };
+        return match since {
+            Some(since) if rest.is_empty() => Report::Running { since },
+            _ => Report::Vanished,
+        };
     };
     let outcome = match code {
         b'S' => Outcome::Setup,
@@ -336,11 +377,13 @@ mod tests {
 
     #[test]
     fn only_an_announced_end_is_a_start() {
-        assert_eq!(read_report(b"X", true), Report::Running);
-        assert_eq!(read_report(b"X", false), Report::Unfinished);
+        let said = announcement();
+        let Report::Running { since } = read_report(&said, true) else { panic!("not a start") };
+        assert!(since.elapsed() < Duration::from_secs(60), "{since:?}");
+        assert_eq!(read_report(&said, false), Report::Unfinished);
         assert_eq!(read_report(b"", true), Report::Vanished);
         let failure = encode_failure(Outcome::Exec, 2, b"nope");
-        let announced = [b"X".as_slice(), &failure].concat();
+        let announced = [said.as_slice(), &failure].concat();
         let failed =
             |lacking| Report::Failed { outcome: Outcome::Exec, errno: 2, detail: b"nope".to_vec(), lacking };
         assert_eq!(read_report(&announced, true), failed(None));

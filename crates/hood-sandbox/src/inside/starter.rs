@@ -14,7 +14,7 @@ use rustix::fs::Access;
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::CapabilitySet;
 
-use super::orders::{ABOUT_TO_EXECUTE, Lacking, Order, Outcome, Prepared, encode_failure, encode_lacking};
+use super::orders::{Lacking, Order, Outcome, Prepared, announcement, encode_failure, encode_lacking};
 use super::{filters, interpreter, landlock, nest, privilege};
 use crate::packets;
 use crate::protocol::{Blueprint, PROGRAM_HERE, PROGRAM_ID};
@@ -195,7 +195,7 @@ fn become_program(
     let listener =
         sys::install_filter_with_listener(&filters.first).tell(setting_up, "install the seccomp filter")?;
     // The listener goes to the agent with the announcement; this process's copy ends at exec.
-    packets::send(&*command, &[ABOUT_TO_EXECUTE], &[listener.as_fd()])
+    packets::send(&*command, &announcement(), &[listener.as_fd()])
         .tell(setting_up, "announce the program")?;
     if let Some(filter) = &filters.on_top {
         sys::install_filter(filter).tell(setting_up, "install the least filter")?;

@@ -207,6 +207,17 @@ fn wall_time_ends_in_term_then_grace_then_kill() {
 }
 
 #[test]
+fn wall_time_is_no_shorter_than_what_the_program_itself_measured() {
+    let lab = Lab::new();
+    for _ in 0..10 {
+        let done = lab.run(&job(&["measure-itself"]));
+        let measured: u64 = done.text().trim().parse().unwrap();
+        let wall = done.ending().usage.wall_us;
+        assert!(measured >= 3000 && wall >= measured, "{wall} µs of wall time, and it saw {measured}");
+    }
+}
+
+#[test]
 fn cancel_and_kill_end_a_program_at_any_stage() {
     let lab = Lab::new();
     let waiting = job(&["pause"]);

@@ -235,9 +235,10 @@ pub enum AgentFrame {
         /// The oldest that it still understands.
         oldest: u32,
     },
-    /// exec has succeeded; wall time counts from here.
+    /// exec has succeeded. Wall time counts from the moment just before it, which lies `setup_us` after
+    /// the order.
     Started {
-        /// From [`HostFrame::Go`] to exec.
+        /// From [`HostFrame::Go`] to just before exec.
         setup_us: u64,
     },
     /// Output, in order per stream.
