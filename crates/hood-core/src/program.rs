@@ -226,18 +226,19 @@ impl Source {
         }
         let mut files = self.files;
         if let Some(code) = self.code {
-            // Written last: `code` is what runs, whatever a file of the same name holds.
-            files.retain(|file| file.path != main.file);
             files.push(File { path: main.file, content: code.into_bytes(), executable: false });
         }
         Ok(Program { build, argv, env, cwd: cwd.to_owned(), files, stdin: self.stdin })
     }
 
+    /// Where `code` is written, if there is any.
+    fn code_path<'a>(&'a self, start: &'a Start) -> Option<&'a str> {
+        self.code.as_ref().map(|_| start.code.as_ref().map_or(MAIN_FILE, |code| code.file.as_str()))
+    }
+
     /// Every file that will be there.
     fn paths<'a>(&'a self, start: &'a Start) -> impl Iterator<Item = &'a str> {
-        let main = start.code.as_ref().map_or(MAIN_FILE, |code| code.file.as_str());
-        let code = self.code.as_ref().map(|_| main);
-        self.files.iter().map(|file| file.path.as_str()).chain(code)
+        self.files.iter().map(|file| file.path.as_str()).chain(self.code_path(start))
     }
 
     fn problems(&self, start: &Start) -> Vec<SourceError> {
@@ -267,6 +268,11 @@ impl Source {
                 wrong(Field::Path(i), problem);
             } else if self.files[..i].iter().any(|other| other.path == file.path) {
                 wrong(Field::Path(i), "given twice");
+            } else if self.code_path(start) == Some(file.path.as_str()) {
+                wrong(
+                    Field::Path(i),
+                    "is where `code` is written: give this file another path, or leave `code` out",
+                );
             } else if self.paths(start).any(|other| lies_beneath(&file.path, other)) {
                 wrong(Field::Path(i), "lies beneath another file, which is no directory");
             }
@@ -328,10 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn code_becomes_main_py_and_wins_over_a_file_of_that_name() {
+    fn code_becomes_main_py_among_the_files() {
         let source = Source {
             code: Some("print(1)".into()),
-            files: vec![file("main.py"), file("data/a.csv")],
+            files: vec![file("data/a.csv")],
             args: vec!["x".into()],
             ..Source::default()
         };
@@ -342,6 +348,26 @@ mod tests {
             ["data/a.csv", "main.py"]
         );
         assert_eq!(program.files[1].content, b"print(1)");
+    }
+
+    #[test]
+    fn a_file_where_code_is_written_is_refused() {
+        let refused = |path: &str, main: &str, command: Option<Vec<String>>| {
+            let code = Code { file: main.to_owned(), ..Code::python() };
+            let start = Start { code: Some(code), ..Start::default() };
+            let files = vec![file("a"), file(path)];
+            let source = Source { code: Some("x".into()), files, command, ..Source::default() };
+            source.lay_out(&start, &Limits::DEFAULT).err().map(|errors| errors[0].to_string())
+        };
+        let why =
+            "files[1].path: is where `code` is written: give this file another path, or leave `code` out";
+        assert_eq!(refused("main.py", "main.py", None).as_deref(), Some(why));
+        assert_eq!(refused("main.c", "main.c", Some(vec!["cat".into()])).as_deref(), Some(why));
+        assert_eq!(refused("main.py", "main.c", None), None, "it is not where that environment writes it");
+        assert!(refused("./main.py", "main.py", None).is_some_and(|why| why.contains("component")));
+        let alone =
+            Source { files: vec![file("main.py")], command: Some(vec!["cat".into()]), ..Source::default() };
+        assert!(alone.lay_out(&Start::default(), &Limits::DEFAULT).is_ok(), "it takes the place of nothing");
     }
 
     #[test]
