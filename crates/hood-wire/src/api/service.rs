@@ -51,7 +51,8 @@ pub struct Check {
     /// How long ago this was looked at; results are cached.
     pub age_ms: u64,
     pub took_ms: f64,
-    /// How long ago it last was well; null if it never was.
+    /// How long ago it was last seen well; null if it never was. It is looked at only when somebody asks:
+    /// where nobody did, this is the age of the last question.
     pub last_ok_age_ms: Option<u64>,
 }
 

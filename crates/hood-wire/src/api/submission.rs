@@ -13,7 +13,8 @@ pub struct Submission {
     /// `command` says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Files written beneath `/eval` before the program starts.
+    /// Files written beneath `/eval` before the program starts. None may have the path that `code` is
+    /// written to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<InputFile>,
     /// What runs before the program, in the same place and over the same files, under limits of its
