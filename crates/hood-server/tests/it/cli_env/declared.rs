@@ -94,6 +94,8 @@ fn an_environment_with_python_is_exported_before_anybody_built_it() {
             fs::remove_dir_all(path).expect("was there");
         }
     }
+    let removed = Command::new("find").arg(&library).args(["-name", "*.pyc", "-delete"]).status();
+    assert!(removed.expect("find starts").success());
     let declaration = format!("{TOOL}python_version = \"{version}\"\n");
     declare(&shell, &declaration, &deb(packed.path()));
 
