@@ -1,23 +1,14 @@
 //! Text from a program made safe to show: what a terminal or a page would obey is replaced. Storage
 //! keeps the bytes; this is for the preview alone.
 
-/// Whether a character may move a cursor, change colours or turn the order of what is read.
-fn obeyed(c: char) -> bool {
-    let control = c.is_control() && !matches!(c, '\n' | '\t');
-    let bidirectional = matches!(
-        c,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    );
-    // Line and paragraph separators end a line for some readers and not for others.
-    control || bidirectional || matches!(c, '\u{2028}' | '\u{2029}')
-}
+use hood_core::visible;
 
 /// Lossy UTF-8 without what would be obeyed. Where `more` bytes follow, a character that the end
 /// cuts in two is left out instead of shown as broken.
 pub(crate) fn safe(bytes: &[u8], more: bool) -> String {
     let whole = if more { &bytes[..bytes.len() - cut_character(bytes)] } else { bytes };
     let lossy = String::from_utf8_lossy(whole);
-    lossy.chars().map(|c| if obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    lossy.chars().map(|c| if visible::is_obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Length of the incomplete character at the end, if there is one.
@@ -67,7 +58,7 @@ mod tests {
         #[test]
         fn nothing_obeyed_survives_and_nothing_panics(bytes: Vec<u8>, more: bool) {
             let shown = safe(&bytes, more);
-            prop_assert!(!shown.chars().any(obeyed));
+            prop_assert!(!shown.chars().any(visible::is_obeyed));
             prop_assert!(shown.chars().count() <= bytes.len());
         }
     }
