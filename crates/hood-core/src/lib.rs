@@ -14,6 +14,7 @@ pub mod risk;
 pub mod time;
 pub mod verdict;
 pub mod visible;
+pub mod waiting;
 
 pub use event::{Event, EventKind};
 pub use id::{BatchId, EvaluationId, Tenant};

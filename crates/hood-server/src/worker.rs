@@ -8,7 +8,6 @@ mod evidence;
 mod leases;
 mod means;
 mod request;
-mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use hood_core::plan::PolicyMode;
 use hood_core::retry::RetryPolicy;
+use hood_core::waiting::{Left, Places, Sight};
 use hood_dispatch::Catalogue;
 use hood_store::{Claimed, Lapsed, StoreError, Tenure};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -25,7 +25,6 @@ use tokio_util::task::TaskTracker;
 use crate::document;
 use crate::health::{Health, Pulse};
 use crate::worker::leases::Leases;
-use crate::worker::waiting::{Left, Places, Sight};
 
 pub use dice::{Dice, ThreadDice};
 pub use means::{Ledger, Means, Spawner, TokioSpawner};
@@ -151,7 +150,7 @@ impl Worker {
     async fn round(&self, places: &mut Places) -> Result<bool, StoreError> {
         let means = &self.shared.means;
         let catalogue = means.dispatch.capacity();
-        places.look(Sight::from(&*catalogue), means.clock.now());
+        places.look(sight(&catalogue), means.clock.now());
         // Nothing is leased before anybody has said what is offered: until then every plan would be a
         // guess, and every takeover a question to nobody.
         if catalogue.offers.is_empty() {
@@ -252,4 +251,12 @@ impl Shared {
 
 fn is_suspect(claimed: &Claimed) -> bool {
     claimed.evaluation.history().losses.suspect > 0
+}
+
+fn sight(catalogue: &Catalogue) -> Sight {
+    match catalogue.open_places() {
+        0 if catalogue.offers.is_empty() => Sight::Unheard,
+        0 => Sight::Closed,
+        _ => Sight::Open,
+    }
 }

@@ -2,11 +2,11 @@
 
 use hood_core::plan::{Offer, PolicyMode};
 use hood_core::retry::Loss;
+use hood_core::waiting::Cause;
 use hood_core::{Assignment, Observation, Refusal};
 use hood_dispatch::Catalogue;
 use hood_wire::api;
 
-use super::waiting::Cause;
 use crate::document::stream_document;
 use crate::document::{
     Moments, ResultDocument, build_document, degraded_to_wire, limits_to_wire, usage_to_wire,

@@ -1,9 +1,8 @@
-//! Whether what has waited too long may be given up on just now, and with which reason: pure.
+//! Whether what has waited too long may be given up on just now, and with which reason.
 
 use std::time::Duration;
 
-use hood_core::Timestamp;
-use hood_dispatch::Catalogue;
+use crate::time::Timestamp;
 
 /// Dispatchers that are not heard have this long, or `queue_ttl` where that is shorter: a worker that
 /// has just begun, or one of whose dispatchers restarts, knows nothing yet of what could be taken.
@@ -11,7 +10,7 @@ const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 /// What one look at the catalogue says of places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
+pub enum Sight {
     /// No executor has ever been heard.
     Unheard,
     /// None that answers has places.
@@ -19,19 +18,9 @@ pub(super) enum Sight {
     Open,
 }
 
-impl From<&Catalogue> for Sight {
-    fn from(catalogue: &Catalogue) -> Self {
-        match catalogue.open_places() {
-            0 if catalogue.offers.is_empty() => Self::Unheard,
-            0 => Self::Closed,
-            _ => Self::Open,
-        }
-    }
-}
-
 /// How it has been with places, as far as this worker has seen.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Places {
+pub struct Places {
     seen: Sight,
     /// Since when it is so; that the worker began counts as a change.
     since: Timestamp,
@@ -39,7 +28,7 @@ pub(super) struct Places {
 
 /// What one look at the queue has left there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub enum Left {
     /// All that was due has been taken: what is left waits for its own time, and not for a place.
     NothingDue,
     /// There may be more, and no place of this worker's is free.
@@ -48,7 +37,7 @@ pub(super) enum Left {
 
 /// Why nothing took what has waited for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub enum Cause {
     /// Never in this worker's life has a dispatcher answered.
     NeverHeard { for_the: Duration },
     /// No place is open.
@@ -60,18 +49,18 @@ pub(super) enum Cause {
 }
 
 impl Places {
-    pub(super) const fn unseen(now: Timestamp) -> Self {
+    pub const fn unseen(now: Timestamp) -> Self {
         Self { seen: Sight::Unheard, since: now }
     }
 
-    pub(super) fn look(&mut self, seen: Sight, now: Timestamp) {
+    pub fn look(&mut self, seen: Sight, now: Timestamp) {
         if seen != self.seen {
             *self = Self { seen, since: now };
         }
     }
 
     /// `None` while what waits may still be taken.
-    pub(super) fn cause(&self, left: Left, queue_ttl: Duration, now: Timestamp) -> Option<Cause> {
+    pub fn cause(&self, left: Left, queue_ttl: Duration, now: Timestamp) -> Option<Cause> {
         let so_for = now.since(self.since);
         match (self.seen, left) {
             (Sight::Open, Left::NothingDue) => None,
