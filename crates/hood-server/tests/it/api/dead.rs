@@ -101,6 +101,12 @@ async fn a_filter_requeues_as_many_as_were_expected_or_none() {
     let report = ask(json!({"expect": 2})).await.expect(200).json();
     assert!(report["items"].as_array().expect("items").iter().all(|item| item["outcome"] == "requeued"));
     assert_eq!(ids(&app, "").await.len(), 1);
+    let many: serde_json::Map<_, _> = (0..17).map(|n| (format!("l{n}"), json!("x"))).collect();
+    for labels in [json!({"a\u{0}": "b"}), json!({"a": "\u{0}"}), many.into()] {
+        let body = json!({"filter": {"labels": labels}, "dry_run": true});
+        let answer = app.post("/v1/dead/requeue", &body).await;
+        assert_eq!(answer.wrong_paths(422, "invalid_fields"), ["filter.labels"]);
+    }
     for wrong in [json!({}), json!({"ids": ["x"]}), json!({"ids": [], "filter": {"since": "x"}, "expect": 0})]
     {
         assert_eq!(app.post("/v1/dead/requeue", &wrong).await.status, 422, "{wrong}");
