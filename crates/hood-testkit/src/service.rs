@@ -88,9 +88,18 @@ pub(crate) fn is_gone(pid: Pid) -> bool {
     if test_kill_process(pid).is_err() {
         return true;
     }
-    // Dead, and not yet waited for by whoever adopted it.
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
+    stat.is_ok_and(|stat| has_ended(&stat))
+}
+
+/// Whether a process with such a `/proc/PID/stat` is dead and only not yet waited for. That its
+/// first thread is a zombie does not say so: until its last thread is gone it holds its ports.
+fn has_ended(stat: &str) -> bool {
+    // From the third field on: the second is a name, in which anything may stand.
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let mut fields = fields.split_ascii_whitespace();
+    let (state, threads) = (fields.next(), fields.nth(16));
+    state == Some("Z") && matches!(threads, Some("0" | "1"))
 }
 
 /// Looks again and again until it is so.
@@ -103,4 +112,20 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) -> io::Result<(
         std::thread::sleep(POLL);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_ended;
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let stat = |state: &str, threads: u32| {
+            format!("7 (a) Z (b) {state} 1 7 7 0 -1 4194304 1 0 0 0 1 2 0 0 20 0 {threads} 0 99 0 0\n")
+        };
+        assert!(has_ended(&stat("Z", 1)));
+        assert!(!has_ended(&stat("Z", 2)), "another thread still holds the port");
+        assert!(!has_ended(&stat("S", 1)));
+        assert!(!has_ended("7 (cut"));
+    }
 }
