@@ -48,6 +48,11 @@ const WRITER_SESSION: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 
+/// Set for the session of one that reads for a request, too. Nobody waits for a statement longer than
+/// [`super::query`] does; the server shall not work on it for longer either, or a few such statements would
+/// keep every connection.
+const READER_SESSION: [(&str, &str); 1] = [("statement_timeout", "25s")];
+
 fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(url
         .options()?
@@ -79,11 +84,19 @@ async fn insist_on_durability(connection: &mut PgConnection) -> Result<(), sqlx:
 
 /// Connects when somebody reads: the server may be away now.
 pub(crate) fn readers(url: &DatabaseUrl, readers: u32) -> Result<PgPool, sqlx::Error> {
-    Ok(PgPoolOptions::new()
-        .max_connections(readers.max(1))
+    Ok(pool(readers).connect_lazy_with(options(url)?.options(READER_SESSION)))
+}
+
+/// One connection that reads whole tables, however long that takes.
+pub(crate) fn reader_of_all(url: &DatabaseUrl) -> Result<PgPool, sqlx::Error> {
+    Ok(pool(1).connect_lazy_with(options(url)?))
+}
+
+fn pool(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections.max(1))
         .acquire_timeout(READER_WAIT)
         .idle_timeout(READER_IDLE_MAX)
-        .connect_lazy_with(options(url)?))
 }
 
 /// Whether an error is of the connection, and not of what was asked: the server is away, or going.
@@ -112,4 +125,31 @@ pub(crate) fn is_clash(error: &sqlx::Error) -> bool {
     /// Serialization failure, deadlock, lock not available.
     const CLASHES: [&str; 3] = ["40001", "40P01", "55P03"];
     matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| CLASHES.contains(&&*code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::query::STATEMENT_TIME_MAX;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_server_ends_a_read_that_nobody_waits_for_and_none_of_a_whole_table() {
+        const BOUND: &str =
+            "SELECT CAST(setting AS BIGINT) AS ms FROM pg_settings WHERE name = 'statement_timeout'";
+        if let Some(why) = hood_testkit::missing() {
+            eprintln!("\nSKIPPED: postgres: {why}");
+            return;
+        }
+        let url = hood_testkit::postgres().await.fresh_database().await;
+        let url = DatabaseUrl::parse(&url).expect("an address");
+        let bound = async |pool: PgPool| {
+            let mut reader = pool.acquire().await.expect("connects");
+            let row =
+                query(BOUND).fetch_one(&mut Connection::Postgres(&mut reader)).await.expect("a setting");
+            Duration::from_millis(row.try_get::<i64>("ms").expect("a number").unsigned_abs())
+        };
+        let readers = bound(readers(&url, 2).expect("an address")).await;
+        assert!(readers > STATEMENT_TIME_MAX, "whoever waits is told first: {readers:?}");
+        assert_eq!(bound(reader_of_all(&url).expect("an address")).await, Duration::ZERO, "none");
+    }
 }

@@ -15,7 +15,7 @@ use super::Connection;
 
 /// How long a server may take for one statement. It is nearly always milliseconds; beyond this it is
 /// frozen or unreachable, and whoever waits is told so.
-const STATEMENT_TIME_MAX: Duration = Duration::from_secs(20);
+pub(super) const STATEMENT_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// See [`super::locking!`].
 #[derive(Clone, Copy, Debug)]

@@ -71,7 +71,7 @@ async fn readers(config: &StoreConfig) -> Result<Readers, TransferError> {
     };
     let at = url.to_string();
     let connect = |source| OpenError::Connect { at: at.clone(), source };
-    let readers = db::postgres::readers(url, 1).map_err(connect)?;
+    let readers = db::postgres::reader_of_all(url).map_err(connect)?;
     let mut one = readers.acquire().await.map_err(connect)?;
     migrate::ensure(&mut Connection::Postgres(&mut one), &at, Duty::Check).await?;
     drop(one);
