@@ -27,6 +27,7 @@ mod serve;
 mod spinner;
 mod terminal;
 mod transfer;
+mod unheard;
 mod units;
 mod version;
 mod words;

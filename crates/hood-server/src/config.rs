@@ -9,6 +9,7 @@ mod layers;
 pub mod reference;
 mod schema;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -409,6 +410,13 @@ pub enum ConfigError {
     /// The tables of this module contradict each other: a fault of ours.
     #[error("the checked configuration cannot be read")]
     Inconsistent(#[source] toml::de::Error),
+}
+
+impl Loaded {
+    /// Every key with its value as people may see it.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        self.entries.iter().map(|entry| (entry.key.name.to_owned(), entry.shown())).collect()
+    }
 }
 
 impl Config {

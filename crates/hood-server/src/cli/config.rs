@@ -90,7 +90,7 @@ fn show(global: &Global, origin: bool, format: Format) -> Result<Exit, Failure> 
             lines.push(format!("\n{}", style.bold(&format!("[{head}]"))));
             section = head;
         }
-        let value = Text::line(&entry.key.shown(&entry.value).to_string());
+        let value = Text::line(&entry.shown());
         let comment = if origin { style.dim(&format!("  # {}", said(entry))) } else { String::new() };
         lines.push(format!("{name} = {value}{comment}"));
     }

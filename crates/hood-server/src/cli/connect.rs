@@ -13,6 +13,7 @@ use super::failure::{Failure, next_or};
 use super::global::Global;
 use super::run::Interrupts;
 use super::terminal::{Style, Text, colours_wanted};
+use super::unheard;
 use crate::config::{Loaded, Origin};
 use crate::roles::serve::{self, Options, Purpose, Running};
 use crate::roles::{DataDirError, Endpoint};
@@ -63,13 +64,14 @@ impl Connection {
     pub(super) async fn open(global: &Global, need: Need) -> Result<Self, Failure> {
         let token = given_token(global)?;
         if let Some(address) = &global.server {
+            unheard::elsewhere(global, address)?;
             return remote(global, address, token);
         }
         let mut loaded = global.load()?;
         loaded.warnings.iter().for_each(|warning| warn(warning));
         let deadline = tokio::time::Instant::now() + SETTLE_TIME;
         loop {
-            if let Some(connection) = local(&mut loaded, need, token.clone()).await? {
+            if let Some(connection) = local(global, &mut loaded, need, token.clone()).await? {
                 return Ok(connection);
             }
             if tokio::time::Instant::now() >= deadline {
@@ -115,19 +117,25 @@ fn remote(global: &Global, address: &str, token: Option<Token>) -> Result<Connec
 
 /// One try: the server that holds the data directory, or one of our own. `None` where another
 /// process is between the two.
-async fn local(loaded: &mut Loaded, need: Need, token: Option<Token>) -> Result<Option<Connection>, Failure> {
+async fn local(
+    global: &Global,
+    loaded: &mut Loaded,
+    need: Need,
+    token: Option<Token>,
+) -> Result<Option<Connection>, Failure> {
     let data_dir = loaded.config.data_dir.clone();
+    quieten(loaded);
     if need == Need::Lasting {
         let Some(endpoint) = Endpoint::read(&data_dir) else {
             return Err(Failure::new(format!("no server holds {}", data_dir.display()))
                 .next("start one with `fumehood serve`, or name one with --server"));
         };
-        return through(endpoint.address, &data_dir, token).await;
+        return through(global, loaded, endpoint.address, token).await;
     }
     let purpose = if need == Need::Work { Purpose::Command } else { Purpose::Look };
-    quieten(loaded);
     let since = jiff::Timestamp::now();
-    match serve::start(&loaded.config, Options { purpose }).await {
+    let options = Options { purpose, settings: loaded.shown() };
+    match serve::start(&loaded.config, options).await {
         Ok(running) => {
             let address = format!("http://{}", running.address);
             let client = client(&address, Some(Token::new(&running.token)))?;
@@ -135,7 +143,7 @@ async fn local(loaded: &mut Loaded, need: Need, token: Option<Token>) -> Result<
         }
         Err(error) => match error.downcast_ref() {
             Some(DataDirError::Held { address: Some(address), .. }) => {
-                through(*address, &data_dir, token).await
+                through(global, loaded, *address, token).await
             }
             Some(DataDirError::Held { address: None, .. }) => Ok(None),
             Some(DataDirError::Io { .. }) => {
@@ -153,13 +161,18 @@ async fn local(loaded: &mut Loaded, need: Need, token: Option<Token>) -> Result<
 
 /// The server that announced itself, if it still answers.
 async fn through(
+    global: &Global,
+    loaded: &Loaded,
     address: std::net::SocketAddr,
-    data_dir: &Path,
     token: Option<Token>,
 ) -> Result<Option<Connection>, Failure> {
+    let data_dir = &loaded.config.data_dir;
     let client = client(&format!("http://{address}"), token.or_else(|| kept_token(data_dir)))?;
     match client.with_retry(Retry::NONE).version().await {
-        Ok(_) => Ok(Some(Connection { client, embedded: None })),
+        Ok(_) => {
+            unheard::here(global, loaded, address)?;
+            Ok(Some(Connection { client, embedded: None }))
+        }
         Err(hood_client::Error::Unreachable { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

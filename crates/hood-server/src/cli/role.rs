@@ -11,7 +11,7 @@ use super::failure::{Failure, next_or};
 use super::global::{Global, load};
 use super::run::Interrupts;
 use super::terminal::colours_wanted;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::roles::{api, dispatcher, notifier, worker};
 use crate::telemetry;
 
@@ -137,7 +137,7 @@ async fn stand(kind: Kind, flags: &[(&str, &str, Option<String>)], global: &Glob
     kind.odd(config).iter().for_each(|oddity| warn(oddity));
     let mut interrupts = Interrupts::listen()?;
     let mut role = tokio::select! {
-        started = kind.start(config) => {
+        started = kind.start(&loaded) => {
             started.map_err(|error| {
                 let next = next_or(&error, "mend that and start it again");
                 Failure::new(format!("cannot start the {}", kind.as_str())).because(error).next(next)
@@ -190,9 +190,10 @@ impl Kind {
         odd
     }
 
-    async fn start(self, config: &Config) -> anyhow::Result<Role> {
+    async fn start(self, loaded: &Loaded) -> anyhow::Result<Role> {
+        let config = &loaded.config;
         Ok(match self {
-            Self::Api => Role::Api(api::start(config).await?),
+            Self::Api => Role::Api(api::start(config, loaded.shown()).await?),
             Self::Worker => Role::Worker(worker::start(config).await?),
             Self::Dispatcher => Role::Dispatcher(dispatcher::start(config).await?),
             Self::Notifier => Role::Notifier(notifier::start(config).await?),

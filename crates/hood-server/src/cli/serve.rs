@@ -69,8 +69,9 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
         .map_err(|error| Failure::new("cannot export spans").because(error))?;
     loaded.warnings.iter().for_each(|warning| warn(warning));
     let mut interrupts = Interrupts::listen()?;
+    let options = Options { settings: loaded.shown(), ..Options::default() };
     let mut running = tokio::select! {
-        started = serve::start(&loaded.config, Options::default()) => started.map_err(not_started)?,
+        started = serve::start(&loaded.config, options) => started.map_err(not_started)?,
         () = interrupts.next() => return Ok(Exit::DONE),
     };
     greet(&running, &loaded)?;

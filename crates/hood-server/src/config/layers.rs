@@ -49,6 +49,18 @@ pub struct Entry {
     pub note: Option<String>,
 }
 
+impl Entry {
+    /// The value as people may see it, written as in a file.
+    pub fn shown(&self) -> String {
+        self.key.shown(&self.value).to_string()
+    }
+
+    /// Whether what is shown is all of it.
+    pub fn is_shown_whole(&self) -> bool {
+        self.key.shown(&self.value) == self.value
+    }
+}
+
 /// Where configuration is read from, besides the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {

@@ -23,7 +23,9 @@ Flags win over environment variables, those over the file, the file over the def
   an unknown key is an error.
 
 Everything is read and checked once, at the start. `fumehood config show --origin` prints every value and where it
-came from; `fumehood config check` names each mistake with its file and line, and what is allowed instead.
+came from; `fumehood config check` names each mistake with its file and line, and what is allowed instead. A command
+that speaks to a server which runs already refuses flags, and warns of variables, that differ from what that has
+([the command line](cli.md#which-server)).
 
 Four variables are no keys, and belong to the commands that talk to a server: `FUMEHOOD_SERVER`, `FUMEHOOD_TOKEN`,
 `FUMEHOOD_TOKEN_FILE` and `FUMEHOOD_CONFIG` ([the command line](cli.md)).

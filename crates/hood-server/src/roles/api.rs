@@ -1,5 +1,6 @@
 //! The API apart: it accepts and tells, and has neither places nor a way to any.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,8 +31,9 @@ pub struct Running {
     serving: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Answers when it returns, though the store may be late: until it is there, with 503.
-pub async fn start(config: &Config) -> anyhow::Result<Running> {
+/// Answers when it returns, though the store may be late: until it is there, with 503. `settings` is the
+/// configuration as it may be shown, which is announced to commands.
+pub async fn start(config: &Config, settings: BTreeMap<String, String>) -> anyhow::Result<Running> {
     apart::shared(config, Role::Api)?;
     let data_dir = Arc::new(DataDir::lock(&config.data_dir)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -45,7 +47,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let state = ApiState::new(store.clone(), Arc::clone(&clock), config, address, health)?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(api::serve(listener, state, (stop.clone(), config.server.leave)));
-    data_dir.announce(address)?;
+    data_dir.announce(address, settings)?;
     tokio::spawn(stop.clone().run_until_cancelled_owned(ensure_key(
         Arc::clone(&data_dir),
         store.clone(),

@@ -1,5 +1,6 @@
 //! The directory in which one server keeps everything, and the lock that makes it one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -36,6 +37,10 @@ pub enum DataDirError {
 pub struct Endpoint {
     pub address: SocketAddr,
     pub pid: u32,
+    /// What it was started with, by key, as it may be shown: what a command is given besides has no
+    /// effect there. Empty where the server does not say.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A data directory that this process alone uses. Dropping it, and dying, lets it go.
@@ -114,8 +119,12 @@ impl DataDir {
     }
 
     /// Says where this server answers. Withdrawn by [`DataDir::withdraw`], or by the next to lock.
-    pub fn announce(&self, address: SocketAddr) -> Result<(), DataDirError> {
-        let endpoint = Endpoint { address, pid: std::process::id() };
+    pub fn announce(
+        &self,
+        address: SocketAddr,
+        settings: BTreeMap<String, String>,
+    ) -> Result<(), DataDirError> {
+        let endpoint = Endpoint { address, pid: std::process::id(), settings };
         self.replace(ENDPOINT, crate::document::to_json(&endpoint).as_bytes())
     }
 

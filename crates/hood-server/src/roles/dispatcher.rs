@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
-use super::serve::{BURIAL_PATIENCE, Options, keep_proven, sound, start_places, tell_places};
+use super::serve::{BURIAL_PATIENCE, Purpose, keep_proven, sound, start_places, tell_places};
 use super::{apart, side};
 use crate::config::Config;
 use crate::dispatcher::{self, DispatcherState};
@@ -54,7 +54,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let stop = CancellationToken::new();
     let health = Health::default();
     let side = side::start(config.metrics.listen, Process::Dispatcher, &health, &stop).await?;
-    let local = start_places(config, Options::default()).await?;
+    let local = start_places(config, Purpose::Standing).await?;
     let policy = config.sandbox.policy.into();
     if let Err(why) = sound(&local.capacity(), policy) {
         tracing::warn!(reason = %why, "nothing can be run here as it is");

@@ -1,6 +1,7 @@
 //! Everything in one process: store, places, worker and API over one data directory. The command
 //! line's embedded mode is this role on a port that nobody else knows.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +47,11 @@ const PROOF_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) const BURIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a start may differ in.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     pub purpose: Purpose,
+    /// The configuration as it may be shown, which is announced to commands.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// What a server is started for.
@@ -96,7 +99,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     let store = Store::open(store).await.context("cannot open the store")?;
     until_there(&store).await;
     let (token, token_is_new) = token(&data_dir, &store, clock.now()).await?;
-    let local = start_places(config, options).await?;
+    let local = start_places(config, options.purpose).await?;
     let dispatch: Arc<dyn Dispatch> = Arc::new(Traced::new(local.clone()));
     publish(&store, &*dispatch, config, clock.now()).await?;
     let offers =
@@ -140,7 +143,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     let stop_serving = CancellationToken::new();
     let api = tokio::spawn(api::serve(listener, state, (stop_serving.clone(), Duration::ZERO)));
     if options.purpose != Purpose::Look {
-        data_dir.announce(address)?;
+        data_dir.announce(address, options.settings)?;
     }
     Ok(Running {
         address,
@@ -224,14 +227,14 @@ async fn until_there(store: &Store) {
     }
 }
 
-pub(super) async fn start_places(config: &Config, options: Options) -> anyhow::Result<Local> {
+pub(super) async fn start_places(config: &Config, purpose: Purpose) -> anyhow::Result<Local> {
     let library = open_library(config)?;
     let local = LocalConfig {
         state_dir: config.data_dir.join("sandbox"),
         ids: config.sandbox.id_range.map(|range| IdRange { first: range.first, pairs: range.count / 2 }),
         cgroup_parent: config.sandbox.cgroup_parent.clone(),
         places: config.worker.places,
-        stock: if options.purpose == Purpose::Standing { config.worker.stock } else { 0 },
+        stock: if purpose == Purpose::Standing { config.worker.stock } else { 0 },
         memory_bytes_max: config.sandbox.memory_bytes_max,
     };
     let started = tokio::task::spawn_blocking(move || Local::start(local, Arc::new(library))).await?;

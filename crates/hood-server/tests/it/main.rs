@@ -8,6 +8,7 @@ mod cli_env;
 mod cli_help;
 mod cli_moving;
 mod cli_run;
+mod cli_settings;
 mod cli_stop;
 mod config;
 mod images;
