@@ -305,7 +305,7 @@ pub struct Offer {
 }
 
 impl Offer {
-    fn has(&self, environment: &str) -> bool {
+    pub fn has(&self, environment: &str) -> bool {
         self.environments.as_ref().is_none_or(|names| names.contains(environment))
     }
 }
@@ -337,6 +337,8 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
     NoEnvironment,
+    /// Its image cannot be made, and trying again would not change that.
+    EnvironmentFailed,
     ClassNotAllowed,
     ClassNotOffered,
     TooLarge,
@@ -349,6 +351,7 @@ impl RefusalCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoEnvironment => "no_environment",
+            Self::EnvironmentFailed => "environment_failed",
             Self::ClassNotAllowed => "class_not_allowed",
             Self::ClassNotOffered => "class_not_offered",
             Self::TooLarge => "too_large",

@@ -18,6 +18,8 @@ pub enum EnvironmentError {
     NoPython { interpreter: String, looked_in: Vec<PathBuf> },
     #[error("{} does not answer as a Python interpreter: {problem}", interpreter.display())]
     NotPython { interpreter: PathBuf, problem: String },
+    #[error("{} did not say whether it is Python: {problem}", interpreter.display())]
+    Silent { interpreter: PathBuf, problem: String },
     #[error("{} is {found}, and an image cannot be made from it: {problem}", interpreter.display())]
     Unsuitable { interpreter: PathBuf, found: String, problem: String },
     #[error("{} needs {library}, which is not on this host", wanted_by.display())]
@@ -72,6 +74,34 @@ impl EnvironmentError {
     pub(super) fn io(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { step, path, source }
+    }
+
+    /// Whether trying again gives the same, until somebody mends the declaration or the host. What has to do
+    /// with a network, a disk or a moment may pass.
+    pub const fn lasts(&self) -> bool {
+        match self {
+            Self::Unknown { .. }
+            | Self::NoPython { .. }
+            | Self::NotPython { .. }
+            | Self::Unsuitable { .. }
+            | Self::MissingLibrary { .. }
+            | Self::TooLarge { .. }
+            | Self::Name { .. }
+            | Self::Declared { .. }
+            | Self::ImportAgain { .. }
+            | Self::NotLocked { .. }
+            | Self::OtherLock { .. }
+            | Self::OtherMachine { .. }
+            | Self::Package { .. }
+            | Self::Tree { .. } => true,
+            Self::Silent { .. }
+            | Self::Fetch { .. }
+            | Self::WrongHash { .. }
+            | Self::Compile { .. }
+            | Self::HostChanged { .. }
+            | Self::Corrupt { .. }
+            | Self::Io { .. } => false,
+        }
     }
 
     /// With all that led to it, for whoever gets text alone.

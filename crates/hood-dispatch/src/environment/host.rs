@@ -80,7 +80,7 @@ fn is_program(path: &Path) -> bool {
 /// installed into it has a say.
 pub(super) fn ask(found: &Path) -> Result<HostPython, EnvironmentError> {
     let not_python = |problem: String| EnvironmentError::NotPython { interpreter: found.to_owned(), problem };
-    let answer = answer(found).map_err(not_python)?;
+    let answer = answer(found)?;
     let facts: HashMap<&str, &str> = answer.lines().filter_map(|line| line.split_once('=')).collect();
     let fact = |key: &str| {
         facts.get(key).copied().ok_or_else(|| not_python(format!("its answer has no `{key}`: {answer:?}")))
@@ -132,7 +132,10 @@ fn two_numbers(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn answer(interpreter: &Path) -> Result<String, String> {
+fn answer(interpreter: &Path) -> Result<String, EnvironmentError> {
+    let not_python =
+        |problem: String| EnvironmentError::NotPython { interpreter: interpreter.to_owned(), problem };
+    let silent = |problem: String| EnvironmentError::Silent { interpreter: interpreter.to_owned(), problem };
     let mut child = Command::new(interpreter)
         .args(["-I", "-S", "-c", QUESTION])
         // A version manager looks for its settings upwards from here: `/` makes the choice the
@@ -142,7 +145,13 @@ fn answer(interpreter: &Path) -> Result<String, String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("it does not start: {error}"))?;
+        .map_err(|error| {
+            let problem = format!("it does not start: {error}");
+            // Anything else is the machine's: no memory, no processes, a file that is being written.
+            let its_own = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+                || error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error());
+            if its_own { not_python(problem) } else { silent(problem) }
+        })?;
     let output = drain(child.stdout.take());
     let errors = drain(child.stderr.take());
     let received = output.recv_timeout(ANSWER_WITHIN);
@@ -150,13 +159,13 @@ fn answer(interpreter: &Path) -> Result<String, String> {
         // It may have ended by now, which is as good.
         let _ = child.kill();
     }
-    let status = child.wait().map_err(|error| format!("its end cannot be learnt: {error}"))?;
+    let status = child.wait().map_err(|error| silent(format!("its end cannot be learnt: {error}")))?;
     let output = match received {
         Ok(output) => output,
         Err(RecvTimeoutError::Timeout) => {
-            return Err(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+            return Err(silent(format!("no answer within {} s", ANSWER_WITHIN.as_secs())));
         }
-        Err(RecvTimeoutError::Disconnected) => return Err("its output cannot be read".to_owned()),
+        Err(RecvTimeoutError::Disconnected) => return Err(silent("its output cannot be read".to_owned())),
     };
     if status.success() {
         return Ok(String::from_utf8_lossy(&output).into_owned());
@@ -164,7 +173,8 @@ fn answer(interpreter: &Path) -> Result<String, String> {
     let errors = errors.recv_timeout(ANSWER_WITHIN).unwrap_or_default();
     let errors = String::from_utf8_lossy(&errors);
     let last = errors.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message");
-    Err(format!("it ended with {status}: {last}"))
+    let problem = format!("it ended with {status}: {last}");
+    Err(if status.code().is_some() { not_python(problem) } else { silent(problem) })
 }
 
 /// Reads a pipe to its end on a thread of its own and keeps the beginning, so that a talkative

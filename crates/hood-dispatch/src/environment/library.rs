@@ -23,6 +23,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use hood_core::plan::SystemCalls;
 use rustix::fs::FlockOperation;
@@ -54,7 +55,13 @@ pub struct Options {
     pub sources: Sources,
     /// Of imported images.
     pub imported: Bounds,
+    /// How long [`Library::status`] tells of a build that failed. Who decides by it is then let through to
+    /// the next try, which nobody would make otherwise.
+    pub failure_told: Duration,
 }
+
+/// Long enough to be read by whoever looks, short enough for a host that was mended to be of use soon.
+const FAILURE_TOLD: Duration = Duration::from_secs(30);
 
 impl Default for Options {
     fn default() -> Self {
@@ -63,6 +70,7 @@ impl Default for Options {
             bounds: Bounds::DEFAULT,
             imported: Bounds::IMPORTED,
             sources: Sources::default(),
+            failure_told: FAILURE_TOLD,
         }
     }
 }
@@ -117,7 +125,7 @@ pub struct Library {
 enum Known {
     Building(Progress),
     Checked(Record),
-    Failed(String),
+    Failed { reason: String, lasting: bool, at: Instant },
 }
 
 impl Library {
@@ -195,11 +203,11 @@ impl Library {
         }
         match self.known().get(name) {
             Some(Known::Building(progress)) => return Status::Building(*progress),
-            Some(Known::Failed(reason)) => {
-                return Status::Failed { reason: reason.clone(), lasting: false };
+            Some(Known::Failed { reason, lasting, at }) if at.elapsed() < self.options.failure_told => {
+                return Status::Failed { reason: reason.clone(), lasting: *lasting };
             }
             Some(Known::Checked(record)) => return Status::Ready(self.image(name, record)),
-            None => {}
+            Some(Known::Failed { .. }) | None => {}
         }
         match Record::read(&self.record_path(name)) {
             Some(record) if record.is_current(&declaration) && self.image_dir(&record).is_dir() => {
@@ -244,7 +252,10 @@ impl Library {
                 let image = self.image(name, &record);
                 (Known::Checked(record), Ok(image))
             }
-            Err(error) => (Known::Failed(error.reason()), Err(error)),
+            Err(error) => {
+                let (reason, lasting) = (error.reason(), error.lasts());
+                (Known::Failed { reason, lasting, at: Instant::now() }, Err(error))
+            }
         };
         self.known().insert(name.to_owned(), known);
         outcome

@@ -21,6 +21,7 @@ use super::supervisor::{Act, Supervisor};
 use super::wire::{Sampled, Wire, WireError, load, stdin};
 use super::{Inner, ORPHAN_AFTER};
 use crate::dispatch::{AttemptKey, Conduct, DispatchError, Link, Order, ReportBody};
+use crate::environment::EnvironmentError;
 use crate::outbox::{Outbox, Turn};
 
 #[derive(Debug)]
@@ -118,7 +119,7 @@ async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> 
         (library.ensure(&wanted, &|_| ()), !known, library.system_calls(&wanted))
     })
     .await?;
-    let image = image.map_err(|error| DispatchError::Environment { name, reason: error.reason() })?;
+    let image = image.map_err(|error| unmade(name, &error))?;
     if built {
         let inner = Arc::clone(&inner);
         blocking(move || inner.refresh(false)).await?;
@@ -131,6 +132,16 @@ async fn obtain(inner: Arc<Inner>, job: Job) -> Result<Obtained, DispatchError> 
     };
     refill(&inner);
     bound(body, image.digest, order)
+}
+
+/// What trying again may mend counts as a place that could not be made.
+fn unmade(name: String, error: &EnvironmentError) -> DispatchError {
+    let reason = error.reason();
+    if error.lasts() {
+        DispatchError::Environment { name, reason }
+    } else {
+        DispatchError::Place(format!("environment `{name}`: {reason}"))
+    }
 }
 
 const fn calls(declared: plan::SystemCalls) -> SystemCalls {

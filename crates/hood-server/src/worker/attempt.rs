@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hood_core::lifecycle::{AfterLoss, AnyEvaluation, Transition};
 use hood_core::outcome::{Outcome, judge};
-use hood_core::plan::{Demand, RefusalCode, plan};
+use hood_core::plan::{Demand, Offer, RefusalCode, plan};
 use hood_core::retry::Loss;
 use hood_core::{Assignment, Limits, Observation, Program, Refusal, State, Timestamp, Verdict};
+use hood_dispatch::catalogue::EnvironmentStatus;
 use hood_dispatch::{AttemptKey, Catalogue, Conduct, DispatchError, Link, Order, Report, ReportBody};
 use hood_store::{Chunk, Claimed, Commit, CommitError};
 use hood_wire::api;
@@ -291,11 +292,30 @@ impl Attempt<'_> {
                 self.lose_as(Loss::OwnDeath, &Lost::ours(reason)).await
             }
             DispatchError::Stale(_) => Err(Stop::LeaseLost),
+            DispatchError::Environment { .. } if !self.others_may(assignment) => {
+                let code = RefusalCode::EnvironmentFailed;
+                let reason = format!(
+                    "{error}; trying again gives the same until its declaration is mended, or the host that builds it"
+                );
+                self.refuse(&Refusal { code, reason }).await
+            }
             DispatchError::Environment { .. } | DispatchError::Place(_) => {
                 let lost = Lost { reason: error.to_string(), seen: None, assignment };
                 self.lose(&lost).await
             }
         }
+    }
+
+    /// Whether an executor besides the assigned one has the environment: what this one cannot build may be
+    /// for want of something that another host has.
+    fn others_may(&self, assignment: Option<&Assignment>) -> bool {
+        let Some(assignment) = assignment else { return false };
+        let catalogue = self.shared.means.dispatch.capacity();
+        let name = &assignment.environment;
+        let other = |offer: &Offer| offer.executor != assignment.executor && offer.has(name);
+        let hopeless = |status: &_| matches!(status, EnvironmentStatus::Failed { lasting: true, .. });
+        let all_failed = catalogue.environment(name).is_some_and(|entry| hopeless(&entry.status));
+        !all_failed && catalogue.offers.iter().any(other)
     }
 
     fn plan(&self, accepted: &Accepted, catalogue: &Catalogue) -> Result<Assignment, Refusal> {

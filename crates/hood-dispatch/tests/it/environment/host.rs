@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hood_dispatch::environment::{Bounds, EnvironmentError, Options, Progress, Stage, Status};
 
@@ -29,7 +30,8 @@ fn refused(interpreter: &Path) -> (EnvironmentError, String) {
     let library = open(dir.path(), Some(interpreter));
     let error = library.ensure("minimal", &|_| ()).expect_err("refused");
     let reason = error.reason();
-    assert_eq!(library.status("minimal"), Status::Failed { reason: reason.clone(), lasting: false });
+    let lasting = error.lasts();
+    assert_eq!(library.status("minimal"), Status::Failed { reason: reason.clone(), lasting });
     assert_eq!(fs::read_dir(dir.path().join("images")).expect("reads").count(), 0);
     (error, reason)
 }
@@ -57,14 +59,29 @@ fn what_does_not_answer_as_python_is_not_taken_for_it() {
     let cases = [
         ("echo hello", "no `implementation`"),
         ("echo 'pyenv: version 3.99 is not installed' >&2; exit 127", "pyenv: version 3.99 is not installed"),
-        ("kill -9 $$", "signal: 9"),
         ("exec /nowhere/python3", "exit status"),
     ];
     for (text, words) in cases {
         let (error, reason) = refused(&script(dir.path(), text));
-        assert!(matches!(error, EnvironmentError::NotPython { .. }), "{reason}");
+        assert!(matches!(error, EnvironmentError::NotPython { .. }) && error.lasts(), "{reason}");
         assert!(reason.contains(words), "{reason}");
     }
+}
+
+#[test]
+fn what_was_ended_before_it_answered_may_answer_another_time() {
+    let dir = temp();
+    let (error, reason) = refused(&script(dir.path(), "kill -9 $$"));
+    assert!(matches!(error, EnvironmentError::Silent { .. }) && !error.lasts(), "{reason}");
+    assert!(reason.contains("signal: 9"), "{reason}");
+}
+
+#[test]
+fn a_failure_is_told_for_a_while_and_then_somebody_may_try_again() {
+    let (dir, options) = (temp(), Options { failure_told: Duration::ZERO, ..Options::default() });
+    let library = open_with(dir.path(), Some(Path::new("/nowhere/python3")), options);
+    library.ensure("minimal", &|_| ()).expect_err("refused");
+    assert_eq!(library.status("minimal"), Status::NotBuilt);
 }
 
 #[test]

@@ -188,3 +188,27 @@ fn a_lock_that_is_damaged_is_made_anew_by_the_command_that_its_error_names() {
         assert!(said.contains("cannot lock `mine`") && said.contains("the Debian packages"), "{said}");
     }
 }
+
+const NO_PYTHON: &str = r#"name = "mine"
+description = "Of a program that is no Python"
+base = "host-python"
+interpreter = "/bin/true"
+allowed_classes = ["cpu"]
+"#;
+
+/// Five attempts, as what infrastructure loses has, would say the same five times.
+#[test]
+fn a_build_that_can_never_succeed_is_tried_once_and_the_evaluation_ends_with_the_reason() {
+    let shell = Shell::new();
+    fs::create_dir_all(shell.path("data/environments")).expect("makes");
+    fs::write(shell.path("data/environments/mine.toml"), NO_PYTHON).expect("writes");
+    shell.file("code.py", "print(1)");
+    let (status, _, said) = run(&shell, &["run", "--env", "mine", "code.py"]);
+    assert_eq!(status, 126, "{said}");
+    for part in ["/bin/true does not answer as a Python interpreter", "declaration", "environment_failed"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let all = json(&shell, &["list", "-o", "json"]);
+    let ended = &all["items"][0];
+    assert_eq!((&ended["attempts"], &ended["verdict"]), (&1.into(), &"infrastructure_error".into()), "{all}");
+}
