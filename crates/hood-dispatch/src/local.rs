@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::AGENT;
 use crate::catalogue::Catalogue;
 use crate::dispatch::{AttemptKey, Dispatch, DispatchError, Link, Order};
-use crate::environment::{Declaration, Library};
+use crate::environment::{Declaration, Library, Workshop};
 use crate::local::place::{Command, Job};
 use crate::local::stock::Stock;
 use crate::local::workshop::Bench;
@@ -135,8 +135,9 @@ impl Local {
             runtime: Handle::current(),
         };
         let inner = Arc::new(inner);
-        inner.library.set_workshop(Arc::new(Bench::of(&inner)));
-        Ok((Self { inner }, buried))
+        let local = Self { inner };
+        local.inner.library.set_workshop(local.workshop());
+        Ok((local, buried))
     }
 
     /// Looks again at everything on offer: proves the layers with a fresh place, asks the library
@@ -163,6 +164,11 @@ impl Local {
                 tracing::error!(environment = name, error = %error.reason(), "an image is not what it was");
             }
         }
+    }
+
+    /// What runs an image's own interpreter in one of these places.
+    pub fn workshop(&self) -> Arc<dyn Workshop> {
+        Arc::new(Bench::of(&self.inner))
     }
 
     /// Places that are at work.

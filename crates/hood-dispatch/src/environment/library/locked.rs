@@ -125,10 +125,12 @@ impl Library {
         }
         let interpreter = format!("usr/bin/python{python}");
         if !python.is_empty() && tree.contains(&interpreter) {
-            let workshop = self
-                .workshop
-                .get()
-                .ok_or_else(|| EnvironmentError::Compile { why: "nothing here can run it".to_owned() })?;
+            let workshop = self.workshop.get().ok_or_else(|| {
+                let name = &declaration.name;
+                let why =
+                    format!("there is no sandbox here to run it in; `fumehood env build {name}` makes one");
+                EnvironmentError::Compile { why }
+            })?;
             // Its sandbox's ids are nobody's, and see what everybody may.
             tree.settle()?;
             compile::compile(&**workshop, &format!("/{interpreter}"), &mut tree, tell)?;

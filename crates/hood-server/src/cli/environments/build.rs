@@ -46,39 +46,30 @@ pub(super) async fn image(library: &Arc<Library>, name: &str, global: &Global) -
     Ok(image)
 }
 
-/// Does work that may build these environments, with places for it where one of them will need any.
+/// Does work that may build these environments, with places for it where one of them may need any.
 async fn in_places<T>(
     library: &Arc<Library>,
     names: &[String],
     global: &Global,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let places = places(library, names, global).await?;
+    let compiled = |one: &Declaration| names.contains(&one.name) && one.packages.python_version.is_some();
+    let compiled: Vec<_> = library.declarations().into_iter().filter(compiled).collect();
+    if compiled.is_empty() {
+        return work.await;
+    }
+    let places = BuildPlaces::promise(global.load()?.config, library);
+    // What is certain to need them should fail before anything is downloaded.
+    if compiled.iter().any(|one| library.status(&one.name) == Status::NotBuilt) {
+        places.make().await.map_err(|error| {
+            Failure::new("cannot make the sandbox that builds run in")
+                .because(error)
+                .next("`fumehood doctor` says what this host lacks")
+        })?;
+    }
     let done = work.await;
-    if let Some(places) = places {
-        places.end().await;
-    }
+    places.end().await;
     done
-}
-
-/// Places to build in, where one of these will need them.
-async fn places(
-    library: &Arc<Library>,
-    names: &[String],
-    global: &Global,
-) -> Result<Option<BuildPlaces>, Failure> {
-    let needs = |one: &Declaration| names.contains(&one.name) && one.packages.python_version.is_some();
-    let unbuilt = |one: &Declaration| library.status(&one.name) == Status::NotBuilt;
-    if !library.declarations().iter().any(|one| needs(one) && unbuilt(one)) {
-        return Ok(None);
-    }
-    let config = global.load()?.config;
-    let started = BuildPlaces::start(&config, Arc::clone(library)).await;
-    started.map(Some).map_err(|error| {
-        Failure::new("cannot make the sandbox that builds run in")
-            .because(error)
-            .next("`fumehood doctor` says what this host lacks")
-    })
 }
 
 async fn each(library: &Arc<Library>, names: &[String], format: Format) -> Result<Vec<Built>, Failure> {

@@ -73,16 +73,13 @@ fn tool() -> Vec<u8> {
     deb(dir.path())
 }
 
-/// Nothing but a build compiles Python, and each command that builds must have a place for that.
-#[test]
-fn an_environment_with_python_is_exported_before_anybody_built_it() {
-    let shell = Shell::new();
-    let minimal = json(&shell, &["env", "build", "minimal", "-o", "json"]);
+/// Declares `mine` as a Python that nobody has compiled, of what this host's needs to start.
+fn declare_python(shell: &Shell) {
+    let minimal = json(shell, &["env", "build", "minimal", "-o", "json"]);
     let digest = minimal[0]["digest"].as_str().and_then(|digest| digest.strip_prefix("blake3:"));
     let root = shell.path("images/images").join(digest.expect("a digest")).join("root");
     let version = minimal[0]["interpreter"].as_str().and_then(|version| version.rsplit_once('.'));
     let version = version.expect("a version").0;
-    // What a Python needs to start, and none of it compiled.
     let packed = tempfile::tempdir().expect("a directory");
     let copied = Command::new("cp").arg("-a").args([root.join("usr")]).arg(packed.path()).status();
     assert!(copied.expect("cp starts").success());
@@ -97,15 +94,54 @@ fn an_environment_with_python_is_exported_before_anybody_built_it() {
     let removed = Command::new("find").arg(&library).args(["-name", "*.pyc", "-delete"]).status();
     assert!(removed.expect("find starts").success());
     let declaration = format!("{TOOL}python_version = \"{version}\"\n");
-    declare(&shell, &declaration, &deb(packed.path()));
+    declare(shell, &declaration, &deb(packed.path()));
+}
 
+fn no_place_is_left(shell: &Shell) {
+    let places = shell.path("data/sandbox-build");
+    assert!(!places.read_dir().expect("reads").any(|_| true), "the place is gone");
+}
+
+/// Nothing but a build compiles Python, and each command that builds must have a place for that.
+#[test]
+fn an_environment_with_python_is_exported_before_anybody_built_it() {
+    let shell = Shell::new();
+    declare_python(&shell);
     let to = shell.path("mine.tar");
     let to = to.to_str().expect("text");
     let (status, said, progress) = run(&shell, &["env", "export", "mine", "--oci", to]);
     assert_eq!(status, 0, "{said}{progress}");
     assert!(progress.contains("mine: compiling"), "{progress}");
     assert!(shell.path("mine.tar").is_file(), "{said}");
-    assert!(!shell.path("data/sandbox-build").read_dir().expect("reads").any(|_| true), "the place is gone");
+    no_place_is_left(&shell);
+}
+
+/// Before its check nothing tells that it is damaged, so the place cannot be made beforehand.
+#[test]
+fn a_damaged_image_with_python_is_built_anew_by_whatever_command_finds_it() {
+    let shell = Shell::new();
+    declare_python(&shell);
+    let built = json(&shell, &["env", "build", "mine", "-o", "json"]);
+    let digest = built[0]["digest"].as_str().expect("a digest");
+    let root = shell.path("images/images").join(digest.strip_prefix("blake3:").expect("has it")).join("root");
+    let to = shell.path("mine.tar");
+    let to = to.to_str().expect("text");
+    type Damage = fn(&Path);
+    let damages: [(&[&str], Damage); 2] = [
+        (&["env", "build", "mine"], |root| fs::remove_dir_all(root.join("etc")).expect("was there")),
+        (&["env", "export", "mine", "--oci", to], |root| {
+            fs::write(root.join("etc/passwd"), "root").expect("writes");
+        }),
+    ];
+    for (arguments, damage) in damages {
+        damage(&root);
+        let (status, said, progress) = run(&shell, arguments);
+        assert_eq!(status, 0, "{arguments:?}: {said}{progress}");
+        assert!(progress.contains("mine: compiling"), "{progress}");
+        no_place_is_left(&shell);
+        let whole = json(&shell, &["env", "build", "mine", "-o", "json"]);
+        assert_eq!((&whole[0]["built"], &whole[0]["digest"]), (&false.into(), &digest.into()));
+    }
 }
 
 #[test]
