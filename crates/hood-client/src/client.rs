@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hood_wire::api::{
     Batch, BatchCreated, BatchSubmission, CancelRequest, DeadList, Environment, EnvironmentList, Evaluation,
-    EvaluationList, EventList, HealthDetail, QueueStatus, RequeueReport, RequeueRequest, Submission, Version,
+    EvaluationList, EventList, HealthDetail, Proof, QueueStatus, RequeueReport, RequeueRequest, Submission,
+    Version,
 };
 use reqwest::{Method, StatusCode, Url};
 
@@ -226,6 +227,12 @@ impl Client {
 
     pub async fn version(&self) -> Result<Version, Error> {
         self.document(&Call::get(&["v1", "version"])).await
+    }
+
+    /// What the server answers to a challenge, by which whoever can read its data directory knows it.
+    pub async fn proof(&self, challenge: &str) -> Result<String, Error> {
+        let Proof { proof } = self.document(&Call::get(&["v1", "proof", challenge])).await?;
+        Ok(proof)
     }
 
     async fn document<T: serde::de::DeserializeOwned>(&self, call: &Call) -> Result<T, Error> {

@@ -11,6 +11,7 @@ pub mod health;
 pub mod link;
 pub mod notifier;
 pub mod roles;
+pub mod seal;
 pub mod telemetry;
 pub mod tls;
 mod unpacker;

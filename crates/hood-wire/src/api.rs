@@ -29,7 +29,7 @@ pub use event::{Event, EventDetail, EventList, EventType, Hops};
 pub use problem::{FieldError, Problem};
 pub use result::{Degraded, Evidence, ExecError, Kill, LimitHit, Lost, Preview, Refusal, Usage, Verdict};
 pub use service::{
-    CapacityStatus, Check, CheckState, Health, HealthDetail, OldestQueued, QueueDepth, QueueStatus,
+    CapacityStatus, Check, CheckState, Health, HealthDetail, OldestQueued, Proof, QueueDepth, QueueStatus,
     StorageStatus, Version,
 };
 pub use submission::{

@@ -43,7 +43,10 @@ fn keyed() -> OpenApiRouter<ApiState> {
 
 /// What tells nothing of anybody and needs none.
 fn open() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(service::health::alive)).routes(routes!(service::health::ready))
+    OpenApiRouter::new()
+        .routes(routes!(service::health::alive))
+        .routes(routes!(service::health::ready))
+        .routes(routes!(service::proof::get))
 }
 
 /// The document of every route.

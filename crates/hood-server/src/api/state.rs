@@ -15,6 +15,7 @@ use super::guard::Keyring;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::health::Health;
+use crate::seal::Seal;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::MetricsError;
 
@@ -26,6 +27,8 @@ pub struct ApiParts {
     pub config: ApiConfig,
     pub health: Health,
     pub metrics: Metrics,
+    /// What this server announced with its address, where it did.
+    pub seal: Option<Seal>,
 }
 
 /// Cheap to clone; one for each request.
@@ -49,16 +52,18 @@ struct Inner {
 }
 
 impl ApiState {
-    /// The API as the operator configured it, for a server that listens on `address`.
+    /// The API as the operator configured it, for a server that listens on `address` and has announced
+    /// itself with `seal`.
     pub fn new(
         store: Store,
         clock: Arc<dyn Clock>,
         config: &Config,
-        address: SocketAddr,
+        (address, seal): (SocketAddr, &Seal),
         health: Health,
     ) -> Result<Self, MetricsError> {
         let config = ApiConfig::of(config, address);
-        Ok(Self::from_parts(ApiParts { store, clock, config, health, metrics: Metrics::install()? }))
+        let (metrics, seal) = (Metrics::install()?, Some(seal.clone()));
+        Ok(Self::from_parts(ApiParts { store, clock, config, health, metrics, seal }))
     }
 
     pub fn from_parts(parts: ApiParts) -> Self {
@@ -97,6 +102,10 @@ impl ApiState {
 
     pub fn metrics(&self) -> &Metrics {
         &self.0.parts.metrics
+    }
+
+    pub fn seal(&self) -> Option<&Seal> {
+        self.0.parts.seal.as_ref()
     }
 
     pub fn leaving(&self) -> &CancellationToken {

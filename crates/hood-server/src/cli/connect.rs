@@ -16,7 +16,8 @@ use super::terminal::{Style, Text, colours_wanted};
 use super::unheard;
 use crate::config::{Loaded, Origin};
 use crate::roles::serve::{self, Options, Purpose, Running};
-use crate::roles::{DataDirError, Endpoint};
+use crate::roles::{DataDir, DataDirError, Endpoint};
+use crate::seal;
 use crate::telemetry;
 
 /// How long another command that starts or ends over the same data directory is waited for.
@@ -65,7 +66,7 @@ impl Connection {
         let token = given_token(global)?;
         if let Some(address) = &global.server {
             unheard::elsewhere(global, address)?;
-            return remote(global, address, token);
+            return remote(global, address, token).await;
         }
         let mut loaded = global.load()?;
         loaded.warnings.iter().for_each(|warning| warn(warning));
@@ -106,10 +107,16 @@ impl Connection {
     }
 }
 
-fn remote(global: &Global, address: &str, token: Option<Token>) -> Result<Connection, Failure> {
-    // The key of this machine's data directory is for this machine's server, and for no other.
+async fn remote(global: &Global, address: &str, token: Option<Token>) -> Result<Connection, Failure> {
     let token = match token {
-        None if is_loopback(address) => kept_token(&global.load()?.config.data_dir),
+        // The key that a data directory keeps is for the server that holds it, and for no other.
+        None if is_loopback(address) => {
+            let data_dir = global.load()?.config.data_dir;
+            match Endpoint::read(&data_dir) {
+                Some(server) if proves_itself(address, &server).await? => kept_token(&data_dir),
+                _ => None,
+            }
+        }
         given => given,
     };
     Ok(Connection { client: client(address, token)?, embedded: None })
@@ -126,11 +133,18 @@ async fn local(
     let data_dir = loaded.config.data_dir.clone();
     quieten(loaded);
     if need == Need::Lasting {
-        let Some(endpoint) = Endpoint::read(&data_dir) else {
-            return Err(Failure::new(format!("no server holds {}", data_dir.display()))
-                .next("start one with `fumehood serve`, or name one with --server"));
+        if Endpoint::read(&data_dir).is_some()
+            && let Some(connection) = through(global, loaded, token).await?
+        {
+            return Ok(Some(connection));
+        }
+        // Whoever gets the lock knows that nobody has it.
+        return match DataDir::lock(&data_dir) {
+            Err(DataDirError::Held { .. }) => Ok(None),
+            Err(error @ DataDirError::Io { .. }) => Err(unusable(&data_dir, error.into())),
+            Ok(_) => Err(Failure::new(format!("no server holds {}", data_dir.display()))
+                .next("start one with `fumehood serve`, or name one with --server")),
         };
-        return through(global, loaded, endpoint.address, token).await;
     }
     let purpose = if need == Need::Work { Purpose::Command } else { Purpose::Look };
     let since = jiff::Timestamp::now();
@@ -142,15 +156,8 @@ async fn local(
             Ok(Some(Connection { client, embedded: Some(Embedded { running, need, since }) }))
         }
         Err(error) => match error.downcast_ref() {
-            Some(DataDirError::Held { address: Some(address), .. }) => {
-                through(global, loaded, *address, token).await
-            }
-            Some(DataDirError::Held { address: None, .. }) => Ok(None),
-            Some(DataDirError::Io { .. }) => {
-                Err(Failure::new(format!("cannot use the data directory {}", data_dir.display()))
-                    .because(error)
-                    .next("name another with --data-dir, or a server with --server"))
-            }
+            Some(DataDirError::Held { .. }) => through(global, loaded, token).await,
+            Some(DataDirError::Io { .. }) => Err(unusable(&data_dir, error)),
             None => {
                 let next = next_or(&error, "`fumehood doctor` says what this host lacks");
                 Err(Failure::new("cannot start a server for this command").because(error).next(next))
@@ -159,23 +166,41 @@ async fn local(
     }
 }
 
+fn unusable(data_dir: &Path, error: anyhow::Error) -> Failure {
+    Failure::new(format!("cannot use the data directory {}", data_dir.display())).because(error).next(
+        "name another with --data-dir, or run this as the user whose it is; or name a server with --server",
+    )
+}
+
 /// The server that announced itself, if it still answers.
 async fn through(
     global: &Global,
     loaded: &Loaded,
-    address: std::net::SocketAddr,
     token: Option<Token>,
 ) -> Result<Option<Connection>, Failure> {
     let data_dir = &loaded.config.data_dir;
-    let client = client(&format!("http://{address}"), token.or_else(|| kept_token(data_dir)))?;
+    let Some(server) = Endpoint::read(data_dir) else { return Ok(None) };
+    let address = format!("http://{}", server.address);
+    if !proves_itself(&address, &server).await? {
+        return Ok(None);
+    }
+    let client = client(&address, token.or_else(|| kept_token(data_dir)))?;
     match client.with_retry(Retry::NONE).version().await {
         Ok(_) => {
-            unheard::here(global, loaded, address)?;
+            unheard::here(global, loaded, &server)?;
             Ok(Some(Connection { client, embedded: None }))
         }
         Err(hood_client::Error::Unreachable { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the one at `address` is the server that announced itself. Until it has shown so it gets no key:
+/// an announcement outlives a server that is killed, and anybody may listen where that did.
+async fn proves_itself(address: &str, server: &Endpoint) -> Result<bool, Failure> {
+    let challenge = seal::challenge();
+    let answer = client(address, None)?.with_retry(Retry::NONE).proof(&challenge).await;
+    Ok(answer.is_ok_and(|answer| answer == server.seal.prove(&challenge)))
 }
 
 fn client(address: &str, token: Option<Token>) -> Result<Client, Failure> {
@@ -215,7 +240,7 @@ fn given_token(global: &Global) -> Result<Option<Token>, Failure> {
 }
 
 fn kept_token(data_dir: &Path) -> Option<Token> {
-    std::fs::read_to_string(data_dir.join("token")).ok().map(|text| Token::new(&text))
+    DataDir::kept_token_in(data_dir).map(|text| Token::new(&text))
 }
 
 fn is_loopback(address: &str) -> bool {

@@ -120,7 +120,9 @@ fn is_address_in_use(error: &anyhow::Error) -> bool {
 fn not_started(error: anyhow::Error) -> Failure {
     let next = match error.downcast_ref() {
         Some(DataDirError::Held { .. }) => None,
-        Some(DataDirError::Io { .. }) => Some("name another directory with --data-dir".to_owned()),
+        Some(DataDirError::Io { .. }) => {
+            Some("name another directory with --data-dir, or run this as the user whose it is".to_owned())
+        }
         None if is_address_in_use(&error) => {
             let next = "another server listens there; stop it, or choose a port with --listen 127.0.0.1:PORT";
             Some(next.to_owned())

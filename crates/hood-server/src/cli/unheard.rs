@@ -3,8 +3,6 @@
 //! something else than it was told: that is refused. Variables and files are for many programs at
 //! once: of those it is said.
 
-use std::net::SocketAddr;
-
 use super::connect::warn;
 use super::failure::Failure;
 use super::global::Global;
@@ -31,13 +29,13 @@ pub(super) fn elsewhere(global: &Global, address: &str) -> Result<(), Failure> {
 }
 
 /// For a command that speaks to the server that holds the data directory.
-pub(super) fn here(global: &Global, loaded: &Loaded, address: SocketAddr) -> Result<(), Failure> {
-    let server = Endpoint::read(&loaded.config.data_dir).filter(|server| server.address == address);
+pub(super) fn here(global: &Global, loaded: &Loaded, server: &Endpoint) -> Result<(), Failure> {
+    let address = server.address;
     let other: Vec<Unheard<'_>> = loaded
         .entries
         .iter()
         .filter(|entry| !OURS.contains(&entry.key.name))
-        .filter_map(|entry| Unheard::look(entry, server.as_ref()))
+        .filter_map(|entry| Unheard::look(entry, server))
         .collect();
     let dir = loaded.config.data_dir.display();
     let (flags, others): (Vec<_>, Vec<_>) =
@@ -66,8 +64,8 @@ struct Unheard<'a> {
 impl<'a> Unheard<'a> {
     /// Where it cannot be known whether the server has the same, as with a secret, a flag is taken to
     /// differ, and nothing else is.
-    fn look(entry: &'a Entry, server: Option<&'a Endpoint>) -> Option<Self> {
-        let theirs = server.and_then(|server| server.settings.get(entry.key.name)).map(String::as_str);
+    fn look(entry: &'a Entry, server: &'a Endpoint) -> Option<Self> {
+        let theirs = server.settings.get(entry.key.name).map(String::as_str);
         let differs = match &entry.origin {
             Origin::Flag(_) if !entry.is_shown_whole() => true,
             Origin::Flag(_) => theirs != Some(entry.shown().as_str()),

@@ -44,7 +44,7 @@ pub async fn start(config: &Config, settings: BTreeMap<String, String>) -> anyho
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
-    let state = ApiState::new(store.clone(), Arc::clone(&clock), config, address, health)?;
+    let state = ApiState::new(store.clone(), Arc::clone(&clock), config, (address, data_dir.seal()), health)?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(api::serve(listener, state, (stop.clone(), config.server.leave)));
     data_dir.announce(address, settings)?;

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+
+use crate::seal::Seal;
+
+const ROOT: u32 = 0;
 
 const LOCK: &str = "lock";
 const TOKEN: &str = "token";
@@ -41,12 +45,14 @@ pub struct Endpoint {
     /// effect there. Empty where the server does not say.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    pub seal: Seal,
 }
 
 /// A data directory that this process alone uses. Dropping it, and dying, lets it go.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    seal: Seal,
     _lock: File,
 }
 
@@ -72,11 +78,16 @@ impl DataDir {
         }
         // Left by a predecessor that was killed.
         let _ = fs::remove_file(path.join(ENDPOINT));
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), seal: Seal::draw(), _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// By which the server that holds this can be told from any other.
+    pub const fn seal(&self) -> &Seal {
+        &self.seal
     }
 
     /// The token that is kept for commands of this user, if there is one.
@@ -112,6 +123,11 @@ impl DataDir {
         self.replace(TOKEN, token.as_bytes())
     }
 
+    /// The key that is kept in a directory which another process may hold.
+    pub fn kept_token_in(path: &Path) -> Option<String> {
+        read_own(path, TOKEN)
+    }
+
     /// The same from outside the process that holds the directory, which may be running.
     pub fn keep_token_in(path: &Path, token: &str) -> Result<(), DataDirError> {
         make_private(path)?;
@@ -124,7 +140,7 @@ impl DataDir {
         address: SocketAddr,
         settings: BTreeMap<String, String>,
     ) -> Result<(), DataDirError> {
-        let endpoint = Endpoint { address, pid: std::process::id(), settings };
+        let endpoint = Endpoint { address, pid: std::process::id(), settings, seal: self.seal.clone() };
         self.replace(ENDPOINT, crate::document::to_json(&endpoint).as_bytes())
     }
 
@@ -139,9 +155,10 @@ impl DataDir {
 }
 
 impl Endpoint {
-    /// What the server of that directory announced; it may have died since.
+    /// What the server of that directory announced; it may have died since, and somebody else may have its
+    /// address by now.
     pub fn read(data_dir: &Path) -> Option<Self> {
-        serde_json::from_str(&fs::read_to_string(data_dir.join(ENDPOINT)).ok()?).ok()
+        serde_json::from_str(&read_own(data_dir, ENDPOINT)?).ok()
     }
 }
 
@@ -164,12 +181,46 @@ pub(super) fn make_private(path: &Path) -> Result<(), DataDirError> {
         }
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+                check_owners(path)?;
+                fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+                // Once more, now that nobody else can add to it.
+                check_owners(path)
             }
             other => other,
         }
     };
-    make().map_err(|source| failed("make the data directory", path, source))
+    make().map_err(|source| failed("use the data directory", path, source))
+}
+
+/// What is kept in a directory of this user, from a process that does not hold it.
+fn read_own(dir: &Path, name: &str) -> Option<String> {
+    check_owners(dir).ok()?;
+    fs::read_to_string(dir.join(name)).ok()
+}
+
+/// Whoever owns the directory, or laid something into it, could read what is kept there, or lead what is
+/// written elsewhere: root's commands are nobody else's to use. Root itself can do all of that anyway.
+fn check_owners(dir: &Path) -> io::Result<()> {
+    let ours = rustix::process::geteuid().as_raw();
+    let check = |path: &Path, uid: u32| {
+        if uid == ours || uid == ROOT {
+            return Ok(());
+        }
+        let why = format!("{} belongs to the user {uid}, and this is run by {ours}", path.display());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    };
+    check(dir, fs::symlink_metadata(dir)?.uid())?;
+    check(dir, fs::metadata(dir)?.uid())?;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        match fs::symlink_metadata(&path) {
+            Ok(found) => check(&path, found.uid())?,
+            // Written aside just now, and renamed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> DataDirError {

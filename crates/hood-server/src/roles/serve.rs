@@ -139,7 +139,7 @@ pub async fn start(config: &Config, options: Options) -> anyhow::Result<Running>
     };
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
-    let state = ApiState::new(store.clone(), clock, config, address, health)?;
+    let state = ApiState::new(store.clone(), clock, config, (address, data_dir.seal()), health)?;
     let stop_serving = CancellationToken::new();
     let api = tokio::spawn(api::serve(listener, state, (stop_serving.clone(), Duration::ZERO)));
     if options.purpose != Purpose::Look {

@@ -1,33 +1,8 @@
 //! Black box: settings given to a command that speaks to a server which has its own.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Output, Stdio};
+use std::process::Output;
 
-use crate::support::shell::{Shell, text};
-
-/// A server as somebody starts it, which answers once this returns; it ends with this.
-struct Serving(Child, String);
-
-impl Serving {
-    fn start(shell: &Shell, arguments: &[&str]) -> Self {
-        let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut command = shell.command(&arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
-        let mut line = String::new();
-        let stdout = child.stdout.as_mut().expect("piped");
-        BufReader::new(stdout).read_line(&mut line).expect("it greets");
-        assert!(line.contains("http://"), "it did not start: {line:?}");
-        let address = line.trim().rsplit(' ').next().expect("its address").to_owned();
-        Self(child, address)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::support::shell::{Serving, Shell, text};
 
 const SECRET: &str = "whsec_c2VzYW1lIG9wZW4gc2VzYW1lIG9wZW4gc2VzYW1lISE=";
 
@@ -43,7 +18,7 @@ fn a_flag_that_the_server_cannot_hear_is_refused_and_a_variable_is_warned_of() {
 
     let (status, other) = said(shell.run(&["list", "--set", "worker.places=5"]));
     assert_eq!(status, 125, "{other}");
-    for part in ["worker.places = 5", "--set", "the server has 3", &serving.1, "next:", "--data-dir"] {
+    for part in ["worker.places = 5", "--set", "the server has 3", &serving.address, "next:", "--data-dir"] {
         assert!(other.contains(part), "no {part:?} in {other}");
     }
     // Whether it is the server's nobody can tell, and nobody is told what either is.
@@ -78,12 +53,12 @@ fn a_server_that_is_named_goes_by_its_own_settings() {
     let shell = Shell::new();
     let serving = Serving::start(&shell, &[]);
     let (status, other) =
-        said(shell.run(&["list", "--server", &serving.1, "--set", "sandbox.policy=strict"]));
+        said(shell.run(&["list", "--server", &serving.address, "--set", "sandbox.policy=strict"]));
     assert_eq!(status, 125, "{other}");
-    for part in ["--set sandbox.policy", "no effect", "--server", &serving.1, "next:"] {
+    for part in ["--set sandbox.policy", "no effect", "--server", &serving.address, "next:"] {
         assert!(other.contains(part), "no {part:?} in {other}");
     }
-    assert_eq!(said(shell.run(&["list", "--server", &serving.1])), (0, String::new()));
+    assert_eq!(said(shell.run(&["list", "--server", &serving.address])), (0, String::new()));
 }
 
 #[test]

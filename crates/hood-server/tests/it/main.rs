@@ -6,6 +6,7 @@ mod builds;
 mod bus;
 mod cli_env;
 mod cli_help;
+mod cli_keys;
 mod cli_moving;
 mod cli_run;
 mod cli_settings;

@@ -10,6 +10,13 @@ pub struct Version {
     pub api: String,
 }
 
+/// That a server is the one which announced itself in a data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Proof {
+    /// BLAKE3 of the challenge, keyed with what the server wrote beside its address.
+    pub proof: String,
+}
+
 /// What waits and what runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueueStatus {

@@ -105,6 +105,7 @@ impl TestApp {
             config,
             health: health.clone(),
             metrics: Metrics::install().expect("the only recorder"),
+            seal: None,
         });
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, state, (stop.clone(), settings.leave)));

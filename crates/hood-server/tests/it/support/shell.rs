@@ -1,7 +1,7 @@
 //! The binary as somebody types it.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Output, Stdio};
 
 use super::server::shared_images;
 
@@ -58,6 +58,34 @@ impl Shell {
         child.stdin.take().expect("piped").write_all(stdin).expect("read");
         let output = wait(child);
         (output.status.code().expect("an exit status"), output)
+    }
+}
+
+/// A server as somebody starts it, which answers once this returns; it ends with this.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    child: Child,
+    pub(crate) address: String,
+}
+
+impl Serving {
+    pub(crate) fn start(shell: &Shell, arguments: &[&str]) -> Self {
+        let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
+        let mut command = shell.command(&arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it greets");
+        assert!(line.contains("http://"), "it did not start: {line:?}");
+        let address = line.trim().rsplit(' ').next().expect("its address").to_owned();
+        Self { child, address }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
