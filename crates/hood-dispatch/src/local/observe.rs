@@ -59,11 +59,24 @@ impl Outside<'_> {
             wait: Some(wait(ending.exit)),
             kill,
             violation: ending.foreign_call.map(violation),
-            usage: Usage { blocked_us: Some(ending.usage.blocked_us), ..base.usage },
+            usage: Usage {
+                wall_us: self.wall(Duration::from_micros(ending.usage.wall_us)).map(micros),
+                blocked_us: Some(ending.usage.blocked_us),
+                ..base.usage
+            },
             stdout: stream(&ending.stdout),
             stderr: stream(&ending.stderr),
             ..base
         }
+    }
+
+    /// What the agent measured where the program ran: here its start is heard of late, and of a short
+    /// program perhaps with its end. It cannot have run before it was released, nor have ended long
+    /// before that was heard.
+    fn wall(&self, said: Duration) -> Option<Duration> {
+        let heard = self.supervisor.running_for(self.now)?;
+        let most = self.supervisor.released_for(self.now)?;
+        Some(said.max(heard.saturating_sub(CLOCK_SLACK)).min(most))
     }
 
     /// The program's first instruction was never run.
@@ -234,4 +247,32 @@ fn error_text(errno: i32) -> String {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_is_the_agents_within_what_the_outside_knows() {
+        let ms = Duration::from_millis;
+        let began = Instant::now();
+        let mut supervisor = Supervisor::new(Limits::DEFAULT, Duration::ZERO);
+        supervisor.released(began);
+        // Its start was heard of 900 ms after its release, and its end 1 s after that.
+        supervisor.started(began + ms(900));
+        let outside = Outside {
+            supervisor: &supervisor,
+            limits: &Limits::DEFAULT,
+            fail_on_output_limit: false,
+            sample: Sample::default(),
+            now: began + ms(1900),
+        };
+        let wall = |said| outside.wall(said).expect("it ran");
+        assert_eq!(wall(ms(1850)), ms(1850), "its start was heard of late");
+        assert_eq!(wall(ms(1900)), ms(1900));
+        assert_eq!(wall(ms(1901)), ms(1900), "it was not released before");
+        assert_eq!(wall(ms(750)), ms(750), "its end was heard of late");
+        assert_eq!(wall(ms(749)), ms(750), "but not that late");
+    }
 }

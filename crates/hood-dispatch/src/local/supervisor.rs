@@ -100,6 +100,11 @@ impl Supervisor {
         self.started.map(|started| now.saturating_duration_since(started))
     }
 
+    /// Since before the program's first instruction, and its starter's last ones.
+    pub(super) fn released_for(&self, now: Instant) -> Option<Duration> {
+        self.released.map(|released| now.saturating_duration_since(released))
+    }
+
     pub(super) const fn was_released(&self) -> bool {
         self.released.is_some()
     }
