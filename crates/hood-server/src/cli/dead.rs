@@ -163,6 +163,10 @@ async fn requeue(client: &Client, args: &RequeueArgs) -> Result<RequeueReport, F
     if by_filter && labels.is_empty() && since.is_none() && batch.is_none() {
         return Err(Failure::new("name the evaluations, or say which by --label, --since or --batch"));
     }
+    if by_filter && args.expect.is_none() && !args.dry_run {
+        return Err(Failure::new("a filter needs --expect N, so that nothing else is begun than you mean")
+            .next("see how many it matches: the same with --dry-run"));
+    }
     let filter = RequeueFilter {
         labels: BTreeMap::from_iter(labels.iter().cloned()),
         since: since.clone(),
