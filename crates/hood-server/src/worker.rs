@@ -225,10 +225,13 @@ impl Worker {
         let held = shared.leases.hold(claimed.lease.clone(), claimed.cancel);
         let attempt = async move {
             let permits = Arc::clone(&shared.permits);
-            // A suspect attempt runs with nothing beside it. It gives its own place back first, or
-            // two of them would wait for each other.
             let permit = match permit.filter(|_| !is_suspect(&claimed)) {
                 Some(permit) => Some(permit),
+                // It has its place already, or never will: what was claimed since may wait for that very
+                // place, and for nothing else to become free.
+                None if entry == attempt::Entry::TakenOver => permits.try_acquire_owned().ok(),
+                // A suspect attempt runs with nothing beside it. It gives its own place back first, or
+                // two of them would wait for each other.
                 None if is_suspect(&claimed) => permits.acquire_many_owned(shared.config.places).await.ok(),
                 None => permits.acquire_owned().await.ok(),
             };

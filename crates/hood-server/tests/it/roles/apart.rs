@@ -9,7 +9,7 @@ use hood_server::tls::Role;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::site::{PATIENCE, Site, until};
+use super::site::{PATIENCE, PLACES, Site, until};
 use super::tls::Authority;
 
 /// Prints who it is, so that two runs would show, and counts on for as long as a lease lasts.
@@ -71,6 +71,37 @@ async fn a_worker_that_is_killed_or_freezes_is_taken_over_within_the_same_attemp
         let log = process.log.clone();
         assert!(process.stop().success(), "{}", fs::read_to_string(log).unwrap_or_default());
     }
+}
+
+/// What the successor claims waits for the places of what it takes over, which must not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_worker_ran_is_taken_over_though_all_places_are_full_and_more_waits() {
+    let Some(site) = Site::new().await else { return };
+    let (api, dispatcher) = (site.api(), site.dispatcher("127.0.0.1:0"));
+    let address = dispatcher.address("https://");
+    let first = site.worker("w1", &address);
+    let mut running = Vec::new();
+    for _ in 0..PLACES {
+        running.push(site.submit(&api, COUNTS).await);
+    }
+    for id in &running {
+        site.wait_for(&api, id, has_output).await;
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..2 * PLACES {
+        waiting.push(site.submit(&api, "print('waited')").await);
+    }
+    first.kill();
+    let second = site.worker("w2", &address);
+    for id in running.iter().chain(&waiting) {
+        let seen = site.wait_for(&api, id, ended).await;
+        assert_eq!(outcome(&seen), ("succeeded", 1), "{seen}");
+    }
+    for id in &running {
+        let stdout = site.stdout(&api, id).await;
+        assert!(is_one_run(&stdout), "{stdout}");
+    }
+    drop((second, dispatcher, api));
 }
 
 #[tokio::test(flavor = "multi_thread")]

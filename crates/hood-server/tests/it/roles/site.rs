@@ -14,6 +14,9 @@ use super::process::{Process, tls};
 use super::tls::Authority;
 use crate::support::app::catalogue;
 
+/// Of each dispatcher and each worker.
+pub(crate) const PLACES: usize = 4;
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Long enough for a loaded machine, short enough to be waited for.
@@ -103,7 +106,7 @@ impl Site {
         let mut settings = tls(&self.authority.files(Role::Dispatcher, "d1"));
         settings.push(("dispatcher.listen", listen.to_owned()));
         settings.push(("metrics.listen", "127.0.0.1:0".to_owned()));
-        settings.push(("worker.places", "4".to_owned()));
+        settings.push(("worker.places", PLACES.to_string()));
         self.start("dispatcher", settings)
     }
 
@@ -111,7 +114,7 @@ impl Site {
         let mut settings = self.shared("worker");
         settings.extend(tls(&self.authority.files(Role::Worker, name)));
         settings.push(("worker.dispatchers", format!("https://{dispatcher}")));
-        settings.push(("worker.places", "4".to_owned()));
+        settings.push(("worker.places", PLACES.to_string()));
         settings.push(("metrics.listen", "127.0.0.1:0".to_owned()));
         self.start(&format!("worker-{name}"), settings)
     }
