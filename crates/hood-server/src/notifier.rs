@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::health::Pulse;
 use crate::telemetry::metrics::{record_delivery, record_send};
 use crate::webhook::{SEND_TIME_MAX, Sender, Sent, Target};
-use pace::{Pace, Turn};
+use pace::{Held, Pace, SPACING, Turn};
 
 /// Deliveries on their way at once.
 const IN_FLIGHT_MAX: usize = 32;
@@ -70,6 +70,13 @@ struct Claimed {
     send_before: Instant,
 }
 
+/// All that is needed to send it now.
+struct Ready {
+    target: Target,
+    body: String,
+    _turn: Held,
+}
+
 impl Notifier {
     pub fn new(store: Store, clock: Arc<dyn Clock>, sender: Sender, config: NotifierConfig) -> Self {
         let shared = Arc::new(Shared { store, clock, sender, pace: Pace::default(), config });
@@ -99,9 +106,12 @@ impl Notifier {
             if matches!(looked, Ok(true)) {
                 continue;
             }
+            // Who was told to come later does, in time.
+            let pause =
+                if self.shared.pace.has_line(self.shared.clock.now()) { SPACING } else { POLL_INTERVAL };
             tokio::select! {
                 () = wake => {}
-                () = tokio::time::sleep(POLL_INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -129,15 +139,21 @@ impl Notifier {
         let claimed = self.shared.store.claim_deliveries(&tenure, limit).await?;
         let more = claimed.len() == permits.len();
         for (delivery, permit) in claimed.into_iter().zip(permits) {
-            self.begin(Claimed { delivery, send_before }, permit);
+            // Here, and not where it is sent: those that are due longest have their turns first.
+            let ready = self.shared.prepare(&delivery);
+            self.begin(Claimed { delivery, send_before }, ready, permit);
         }
         Ok(more)
     }
 
-    fn begin(&self, claimed: Claimed, permit: OwnedSemaphorePermit) {
+    fn begin(&self, claimed: Claimed, ready: Result<Ready, Settled>, permit: OwnedSemaphorePermit) {
         let shared = Arc::clone(&self.shared);
         self.sending.spawn(async move {
-            let Some(settled) = shared.attend(&claimed).await else { return drop(permit) };
+            let settled = match ready {
+                Ok(ready) => shared.attend(&claimed, ready).await,
+                Err(settled) => Some(settled),
+            };
+            let Some(settled) = settled else { return drop(permit) };
             let delivery = claimed.delivery;
             match shared.store.settle_delivery(&delivery, settled).await {
                 Ok(true) => {}
@@ -159,28 +175,28 @@ impl Claimed {
 }
 
 impl Shared {
-    /// What came of it; `None` where it was too late to send it.
-    async fn attend(&self, claimed: &Claimed) -> Option<Settled> {
-        let delivery = &claimed.delivery;
+    /// What is to be sent now, or what came of it already.
+    fn prepare(&self, delivery: &Delivery) -> Result<Ready, Settled> {
         // What was allowed when it was accepted may not be any more.
-        let target = match Target::parse(&delivery.url, self.sender.rules()) {
-            Ok(target) => target,
-            Err(why) => return Some(self.give_up(delivery, None, format!("the URL {why}"))),
-        };
-        let body = match message::of(delivery) {
-            Ok(body) => body,
-            Err(error) => return Some(self.give_up(delivery, None, format!("cannot be written: {error}"))),
-        };
-        let _turn = match self.pace.turn(target.host(), self.clock.now()) {
-            Turn::Now(turn) => turn,
-            Turn::Later(due_at) => return Some(Settled::Postponed { due_at }),
-        };
+        let target = Target::parse(&delivery.url, self.sender.rules())
+            .map_err(|why| self.give_up(delivery, None, format!("the URL {why}")))?;
+        let body = message::of(delivery)
+            .map_err(|error| self.give_up(delivery, None, format!("cannot be written: {error}")))?;
+        match self.pace.turn(target.host(), self.clock.now()) {
+            Turn::Now(turn) => Ok(Ready { target, body, _turn: turn }),
+            Turn::Later(due_at) => Err(Settled::Postponed { due_at }),
+        }
+    }
+
+    /// What came of it; `None` where it was too late to send it.
+    async fn attend(&self, claimed: &Claimed, ready: Ready) -> Option<Settled> {
+        let delivery = &claimed.delivery;
         // One that was frozen meanwhile may not be alone with it any more.
         if claimed.is_late(Instant::now()) {
             tracing::warn!(webhook.id = %delivery_id(&delivery.id), "not sent: its claim is about to end");
             return None;
         }
-        Some(self.send(delivery, &target, body).await)
+        Some(self.send(delivery, &ready.target, ready.body).await)
     }
 
     async fn send(&self, delivery: &Delivery, target: &Target, body: String) -> Settled {

@@ -11,7 +11,7 @@ use hood_core::Timestamp;
 const PER_HOST_MAX: u32 = 4;
 
 /// Between two requests to one host: ten a second.
-const SPACING: Duration = Duration::from_millis(100);
+pub(super) const SPACING: Duration = Duration::from_millis(100);
 
 /// Hosts remembered; beyond it those that nothing is on its way to are forgotten.
 const HOSTS_MAX: usize = 4096;
@@ -24,8 +24,11 @@ pub(super) struct Pace {
 #[derive(Clone, Copy, Debug)]
 struct Host {
     in_flight: u32,
-    /// Nothing is sent to it earlier.
+    /// Nothing is sent to it earlier. Only what is sent moves this: one that was told to come later and
+    /// then does must not find its own place in the line taken, by itself and by all who wait.
     free_at: Timestamp,
+    /// When the next one that has to wait is to come again.
+    line_end: Timestamp,
 }
 
 /// One request's right to be on its way; dropping it gives it back.
@@ -42,24 +45,37 @@ pub(super) enum Turn {
 }
 
 impl Pace {
+    /// To be asked in the order in which they are due: whoever waits longest comes first.
     pub(super) fn turn(&self, host: &str, now: Timestamp) -> Turn {
         let mut hosts = self.lock();
         if hosts.len() >= HOSTS_MAX && !hosts.contains_key(host) {
-            hosts.retain(|_, host| host.in_flight > 0 || host.free_at > now);
+            hosts.retain(|_, host| !host.is_idle(now));
         }
-        let entry = hosts.entry(host.to_owned()).or_insert(Host { in_flight: 0, free_at: now });
-        let turn = entry.free_at.max(now);
-        // Its place in the line is its own, whether that is now or later.
-        entry.free_at = turn.after(SPACING);
-        if turn > now || entry.in_flight >= PER_HOST_MAX {
-            return Turn::Later(turn.max(now.after(SPACING)));
+        let entry = hosts.entry(host.to_owned());
+        let entry = entry.or_insert(Host { in_flight: 0, free_at: now, line_end: now });
+        if entry.free_at > now || entry.in_flight >= PER_HOST_MAX {
+            let at = entry.line_end.max(entry.free_at).max(now.after(SPACING));
+            entry.line_end = at.after(SPACING);
+            return Turn::Later(at);
         }
         entry.in_flight += 1;
+        entry.free_at = now.after(SPACING);
         Turn::Now(Held { pace: self.clone(), host: host.to_owned() })
+    }
+
+    /// Whether somebody was told to come later, and that is still to come.
+    pub(super) fn has_line(&self, now: Timestamp) -> bool {
+        self.lock().values().any(|host| host.line_end > now)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Host>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Host {
+    fn is_idle(&self, now: Timestamp) -> bool {
+        self.in_flight == 0 && self.free_at.max(self.line_end) <= now
     }
 }
 
@@ -88,6 +104,38 @@ mod tests {
         assert!(matches!(pace.turn("b", at(0)), Turn::Now(_)));
         drop(first);
         assert!(matches!(pace.turn("a", at(300)), Turn::Now(_)));
+    }
+
+    /// However many wait, and however late each comes: as many are sent as the pace allows.
+    #[test]
+    fn nobody_who_waits_keeps_the_others_from_being_sent() {
+        let pace = Pace::default();
+        let mut waiting: Vec<Timestamp> = vec![at(0); 50];
+        let mut sent = 0;
+        // Somebody looks each 110 ms, a little late each time.
+        for look in 0..50 {
+            let now = at(look * 110);
+            waiting.sort();
+            waiting.retain_mut(|due| {
+                if *due > now {
+                    return true;
+                }
+                match pace.turn("a", now) {
+                    Turn::Now(_) => {
+                        sent += 1;
+                        false
+                    }
+                    Turn::Later(then) => {
+                        assert!(then > now);
+                        *due = then;
+                        true
+                    }
+                }
+            });
+            assert_eq!(sent, look + 1, "one in each look");
+            assert!(waiting.is_empty() || pace.has_line(now));
+        }
+        assert!(!pace.has_line(at(60_000)));
     }
 
     #[test]

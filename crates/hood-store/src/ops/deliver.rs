@@ -125,7 +125,8 @@ impl Operation for SettleDelivery {
 
     async fn run(self, db: &mut Connection<'_>, _: &mut Context<'_>) -> Result<bool, StoreError> {
         const SQL: &str = "UPDATE deliveries SET state = $5, tries = tries + $6, due_at = COALESCE($7, due_at), \
-             settled_at = $8, last_status = COALESCE($9, last_status), last_reason = $10 \
+             settled_at = $8, last_status = COALESCE($9, last_status), \
+             last_reason = CASE WHEN $6 = 0 THEN last_reason ELSE $10 END \
              WHERE tenant = $1 AND evaluation = $2 AND event = $3 AND token = $4 AND state = 'pending'";
         let micros = |at: Timestamp| Some(at.as_micros());
         let (state, tries, due_at, settled_at, status, reason) = match self.settled {

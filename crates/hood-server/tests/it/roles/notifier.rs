@@ -88,6 +88,29 @@ async fn what_ended_is_told_over_https_by_a_process_that_does_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn however_many_are_due_to_one_host_all_are_sent_and_no_other_waits_for_them() {
+    let Some(site) = Site::new().await else { return };
+    let (api, worker) = (site.api(), site.worker_store().await);
+    let (popular, other) = (Receiver::plain([127, 0, 0, 1]).await, Receiver::plain([127, 0, 0, 2]).await);
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(ended(&site, &api, &popular.url).await);
+    }
+    ids.push(ended(&site, &api, &other.url).await);
+    let notifier = site.notifier("n1", &[]);
+    delivery_that(&site, &api, ids.last().expect("the other's"), is_delivered).await;
+    let before = popular.requests().len();
+    for id in &ids {
+        let told = delivery_that(&site, &api, id, is_delivered).await;
+        assert_eq!(told["tries"], 1, "{told}");
+    }
+    assert_eq!((popular.requests().len(), other.requests().len()), (60, 1), "each once");
+    assert!(before < 60, "the other one waited for all of them");
+    assert!(notifier.stop().success());
+    worker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_notifiers_share_the_work_and_send_each_message_once() {
     let Some(site) = Site::new().await else { return };
     let (api, worker) = (site.api(), site.worker_store().await);
