@@ -35,7 +35,7 @@ const TABLES: &[&str] = &[
     "output",
     "batches",
     "idempotency_keys",
-    "api_keys",
+    KEYS,
     "depth_shards",
     "blobs",
     "requeues",
@@ -45,6 +45,7 @@ const TABLES: &[&str] = &[
 ];
 
 const COUNTERS: &str = "counters";
+const KEYS: &str = "api_keys";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {

@@ -1,6 +1,6 @@
 //! Black box: the commands that move a store, given what they cannot use.
 
-use crate::support::shell::{Shell, text};
+use crate::support::shell::{Serving, Shell, text};
 
 fn said(shell: &Shell, arguments: &[&str]) -> (i32, String) {
     let (status, output) = shell.run(arguments);
@@ -25,6 +25,25 @@ fn what_is_no_export_is_called_so() {
         let (status, said) = said(&shell, &["import", name]);
         assert!(status == 125 && said.contains("this is no export of fumehood: "), "{name}: {said}");
         assert!(said.contains("next: name a file that `fumehood export FILE` wrote"), "{name}: {said}");
+    }
+}
+
+/// The first start over what was imported finds no key in its directory, and makes one.
+#[test]
+fn a_key_that_was_moved_goes_on_working_beside_the_one_that_the_first_start_makes() {
+    let [from, to] = [(); 2].map(|()| Shell::new());
+    drop(Serving::start(&from, &[]));
+    let (file, key) = (to.path("moved"), from.path("data/token"));
+    let (file, key) = (file.to_str().expect("text"), key.to_str().expect("text"));
+    for (shell, arguments) in [(&from, ["export", file]), (&to, ["import", file])] {
+        let (status, said) = said(shell, &arguments);
+        assert_eq!(status, 0, "{arguments:?}: {said}");
+    }
+    let serving = Serving::start(&to, &[]);
+    let own = to.path("data/token");
+    for key in [key, own.to_str().expect("text")] {
+        let (status, said) = said(&to, &["list", "--server", &serving.address, "--token-file", key]);
+        assert_eq!(status, 0, "{key}: {said}");
     }
 }
 

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
 use super::{
-    COUNTERS, Column, FORMAT, Line, Moved, Progress, TABLES, TransferError, columns, file, unusable, write,
+    COUNTERS, Column, FORMAT, KEYS, Line, Moved, Progress, TABLES, TransferError, columns, file, unusable,
+    write,
 };
 use crate::blobs::{Blob, BlobWriter, Blobs};
 use crate::config::StoreConfig;
@@ -121,6 +122,9 @@ async fn within<R: Read, P: FnMut(Progress<'_>)>(
             && let Some(mut done) = table.take()
         {
             done.flush(db).await?;
+            if done.name == KEYS {
+                keep_keys(db).await?;
+            }
             progress(Progress { what: done.name, count: done.count });
             moved.rows.insert(done.name.to_owned(), done.count);
         }
@@ -174,6 +178,17 @@ async fn must_be_empty(db: &mut Connection<'_>) -> Result<(), TransferError> {
         }
     }
     Ok(())
+}
+
+/// The first start over a SQLite finds no file with a key in its directory, takes the key `default` for lost,
+/// and puts another in its place. One that came with an import is not that one.
+async fn keep_keys(db: &mut Connection<'_>) -> Result<(), TransferError> {
+    const SQL: &str =
+        "UPDATE api_keys SET name = 'imported ' || lower(substr(hex(hash), 1, 8)) WHERE name = 'default'";
+    if db.is_shared() {
+        return Ok(());
+    }
+    db.command(SQL).await.map_err(failed("importing")).map_err(Into::into)
 }
 
 /// The bytes are those that the database was told of.
@@ -239,7 +254,7 @@ impl Table {
                 " ON CONFLICT (name) DO UPDATE SET value = CASE WHEN excluded.value > counters.value \
                  THEN excluded.value ELSE counters.value END"
             }
-            "api_keys" => " ON CONFLICT (hash) DO NOTHING",
+            KEYS => " ON CONFLICT (hash) DO NOTHING",
             _ => "",
         }
     }
