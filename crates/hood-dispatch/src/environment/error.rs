@@ -45,6 +45,11 @@ pub enum EnvironmentError {
     OtherLock { name: String },
     #[error("environment `{name}` is made of packages for {arch}, and this machine is {here}")]
     OtherMachine { name: String, arch: String, here: &'static str },
+    #[error(
+        "`python_version` is {declared}, and the packages have {}: give the one that they have",
+        if found.is_empty() { "no Python".to_owned() } else { found.join(" and ") }
+    )]
+    OtherPython { declared: String, found: Vec<String> },
     #[error("cannot get {what}: {why}")]
     Fetch { what: String, why: String },
     #[error(
@@ -92,6 +97,7 @@ impl EnvironmentError {
             | Self::NotLocked { .. }
             | Self::OtherLock { .. }
             | Self::OtherMachine { .. }
+            | Self::OtherPython { .. }
             | Self::Package { .. }
             | Self::Tree { .. } => true,
             Self::Silent { .. }

@@ -24,12 +24,26 @@ pub fn resolve(
 ) -> Result<Lock, EnvironmentError> {
     let packages = &declaration.packages;
     let debs = debian(&packages.debian, &packages.release, scratch)?;
+    if let Some(declared) = &packages.python_version {
+        has_python(declared, &debs)?;
+    }
     let wheels = match &packages.python_version {
         Some(version) if !packages.python.is_empty() => python(&packages.python, version, sources, scratch)?,
         _ => Vec::new(),
     };
     let (release, arch) = (packages.release.clone(), ARCH.to_owned());
     Ok(Lock { request: declaration.request(), release, arch, debs, wheels })
+}
+
+/// Wheels are chosen for the declared version, and lie where that one looks: no other finds them.
+fn has_python(declared: &str, debs: &[Deb]) -> Result<(), EnvironmentError> {
+    let version = |deb: &Deb| deb.name.strip_prefix("python")?.strip_suffix("-minimal").map(str::to_owned);
+    let found: Vec<String> =
+        debs.iter().filter_map(version).filter(|version| version.contains('.')).collect();
+    if found.iter().any(|version| version == declared) {
+        return Ok(());
+    }
+    Err(EnvironmentError::OtherPython { declared: declared.to_owned(), found })
 }
 
 fn failed(what: &str) -> impl FnOnce(String) -> EnvironmentError {
@@ -171,6 +185,26 @@ fn python(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_declared_python_is_among_the_packages() {
+        let deb = |name: &str| Deb {
+            name: name.to_owned(),
+            version: String::new(),
+            size: 0,
+            sha256: String::new(),
+            path: String::new(),
+        };
+        let debs = ["python3.11", "python3.11-minimal", "python3-minimal", "libpython3.11-minimal"].map(deb);
+        has_python("3.11", &debs).expect("is there");
+        let error =
+            |declared, debs: &[Deb]| has_python(declared, debs).expect_err("is not there").to_string();
+        assert_eq!(
+            error("3.12", &debs),
+            "`python_version` is 3.12, and the packages have 3.11: give the one that they have"
+        );
+        assert!(error("3.11", &debs[3..]).contains("the packages have no Python"));
+    }
 
     #[test]
     fn what_apt_says_is_understood() {

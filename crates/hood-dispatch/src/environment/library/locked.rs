@@ -124,7 +124,10 @@ impl Library {
             tree.file(path.as_bytes(), false, text.len() as u64, &mut text.as_bytes())?;
         }
         let interpreter = format!("usr/bin/python{python}");
-        if !python.is_empty() && tree.contains(&interpreter) {
+        if !python.is_empty() && !tree.contains(&interpreter) {
+            return Err(EnvironmentError::OtherPython { declared: python.to_owned(), found: Vec::new() });
+        }
+        if !python.is_empty() {
             let workshop = self.workshop.get().ok_or_else(|| {
                 let name = &declaration.name;
                 let why =
