@@ -47,6 +47,15 @@ impl Catalogue {
     pub fn environment(&self, name: &str) -> Option<&EnvironmentEntry> {
         self.environments.iter().find(|entry| entry.facts.name == name)
     }
+
+    /// Whether an executor besides that one has the environment: what this one cannot build may be for want
+    /// of something that another host has.
+    pub fn others_may_have(&self, environment: &str, executor: &str) -> bool {
+        let hopeless = |status: &_| matches!(status, EnvironmentStatus::Failed { lasting: true, .. });
+        let all_failed = self.environment(environment).is_some_and(|entry| hopeless(&entry.status));
+        let mut others = self.offers.iter().filter(|offer| offer.executor != executor);
+        !all_failed && others.any(|offer| offer.has(environment))
+    }
 }
 
 /// One environment that can be named.

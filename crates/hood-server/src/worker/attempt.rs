@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use hood_core::lifecycle::{AfterLoss, AnyEvaluation, Transition};
 use hood_core::outcome::{Outcome, judge};
-use hood_core::plan::{Demand, Offer, RefusalCode, plan};
+use hood_core::plan::{Demand, RefusalCode, plan};
 use hood_core::retry::Loss;
 use hood_core::{Assignment, Limits, Observation, Program, Refusal, State, Timestamp, Verdict};
-use hood_dispatch::catalogue::EnvironmentStatus;
 use hood_dispatch::{AttemptKey, Catalogue, Conduct, DispatchError, Link, Order, Report, ReportBody};
 use hood_store::{Chunk, Claimed, Commit, CommitError};
 use hood_wire::api;
@@ -306,16 +305,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether an executor besides the assigned one has the environment: what this one cannot build may be
-    /// for want of something that another host has.
     fn others_may(&self, assignment: Option<&Assignment>) -> bool {
-        let Some(assignment) = assignment else { return false };
         let catalogue = self.shared.means.dispatch.capacity();
-        let name = &assignment.environment;
-        let other = |offer: &Offer| offer.executor != assignment.executor && offer.has(name);
-        let hopeless = |status: &_| matches!(status, EnvironmentStatus::Failed { lasting: true, .. });
-        let all_failed = catalogue.environment(name).is_some_and(|entry| hopeless(&entry.status));
-        !all_failed && catalogue.offers.iter().any(other)
+        assignment.is_some_and(|one| catalogue.others_may_have(&one.environment, &one.executor))
     }
 
     fn plan(&self, accepted: &Accepted, catalogue: &Catalogue) -> Result<Assignment, Refusal> {
