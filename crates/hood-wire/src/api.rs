@@ -7,6 +7,7 @@ mod delivery;
 mod environment;
 mod evaluation;
 mod event;
+mod names;
 mod problem;
 mod result;
 mod service;

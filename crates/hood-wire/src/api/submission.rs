@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::names::distinct;
+
 /// What to run, and under which limits. Give `code`, or `files` with a `command`, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +36,7 @@ pub struct Submission {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin_base64: Option<String>,
     /// Environment variables added to the base environment.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "distinct", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Name of the environment; the server's default if none is named. `GET /v1/environments` lists those that the
     /// server has.
@@ -49,7 +51,7 @@ pub struct Submission {
     #[schema(minimum = 0, maximum = 9)]
     pub priority: Option<u8>,
     /// Free text to find evaluations by.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "distinct", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Sets the grace between SIGTERM and the kill at a deadline or cancel: 30, 10, 5 and 2 s.
     #[serde(default, skip_serializing_if = "is_default")]
