@@ -91,7 +91,7 @@ impl Outbox {
 
     /// What the worker acknowledged before it went, and nobody has looked at.
     pub fn unread(&mut self) -> Option<Turn> {
-        let acknowledged = *self.end.as_ref()?.acknowledged.borrow();
+        let acknowledged = (*self.end.as_ref()?.acknowledged.borrow()).min(self.last);
         (acknowledged > self.acknowledged).then(|| self.acknowledge(acknowledged))
     }
 
@@ -111,7 +111,10 @@ impl Outbox {
         }
     }
 
+    /// What was not said yet cannot be durable. Taken at its word, such a number would pass for the
+    /// highest ever after, and nothing that is acknowledged later would be forgotten.
     fn acknowledge(&mut self, number: u64) -> Turn {
+        let number = number.min(self.last);
         let mut frame = 0;
         while let Some(kept) = self.kept.pop_front_if(|kept| kept.report.number <= number) {
             frame = kept.frame;

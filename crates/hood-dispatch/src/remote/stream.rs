@@ -29,9 +29,7 @@ impl Drop for Listening {
     fn drop(&mut self) {
         self.inner.book().left(self.key, self.number);
         // Nothing more can be said to this stream; what was said and not passed on yet is.
-        if let Some(link) = &self.link {
-            link.acknowledge(self.acknowledged());
-        }
+        self.pass_on();
     }
 }
 
@@ -55,14 +53,15 @@ impl Listening {
 
     /// A fresh link to the place, with everything said that the listener said it has.
     pub(super) async fn attach(&mut self) -> Result<(), DispatchError> {
-        let link = self.inner.dispatch.attach(self.key, self.listen.token, 0).await?;
-        link.acknowledge(self.acknowledged());
-        self.link = Some(link);
+        self.link = Some(self.inner.dispatch.attach(self.key, self.listen.token, 0).await?);
+        self.pass_on();
         Ok(())
     }
 
+    /// No more than was sent: a place takes the highest that it is told, and behind one that runs ahead no
+    /// true one would be heard any more.
     fn acknowledged(&self) -> u64 {
-        self.told.borrow().acknowledged.max(self.listen.acknowledged)
+        self.told.borrow().acknowledged.max(self.listen.acknowledged).min(self.sent)
     }
 
     async fn next(&mut self) -> Option<Frame> {
@@ -89,7 +88,7 @@ impl Listening {
                 let told = self.told.borrow_and_update().clone();
                 match (changed, told.end) {
                     (Ok(()), None) => {
-                        link.acknowledge(told.acknowledged.max(self.listen.acknowledged));
+                        self.pass_on();
                         Turn::Nothing
                     }
                     (_, end) => self.end(end.unwrap_or(FrameBody::Replaced)),
@@ -103,11 +102,19 @@ impl Listening {
         }
     }
 
+    fn pass_on(&self) {
+        if let Some(link) = &self.link {
+            link.acknowledge(self.acknowledged());
+        }
+    }
+
     fn say(&mut self, report: Report) -> Turn {
         if report.number <= self.sent {
             return Turn::Nothing;
         }
         self.sent = report.number;
+        // It may have been acknowledged already, by one who heard it on another stream.
+        self.pass_on();
         Turn::Say(report_to_wire(report))
     }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use hood_core::outcome::{Observation, Stream, WaitStatus};
 use hood_core::plan::{Assignment, Capacity, ExecutorClass, Offer, PlaceKind};
 use hood_core::{EvaluationId, Limits, Program, Timestamp};
@@ -352,6 +352,30 @@ async fn an_order_past_the_places_waits_for_its_turn() {
     take(&mut links[0], 0, REPORTS).await;
     tokio::time::timeout(PATIENCE, waiting).await.expect("in time").expect("its turn");
     assert_eq!(pods.executions() as usize, PLACES + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_is_told_of_nothing_durable_that_was_not_sent() {
+    let pods = Pods::default();
+    let service = Way::new(Arc::new(pods.clone()), "one", Weather::CALM).service();
+    let order = order("one", 1, 1);
+    let key = order.key;
+    drop(pods.execute(order).await.expect("a place"));
+    let listen = wire::Listen { token: 1, after: 0, acknowledged: u64::MAX };
+    let mut frames = service.listen(key, listen).await.expect("it is there");
+    for number in 1..=REPORTS {
+        let heard = tokio::time::timeout(PATIENCE, frames.next()).await.expect("in time").expect("more");
+        assert_eq!(heard.number, number);
+        let told = pods.pods().get(&key).map_or(0, |pod| pod.acknowledged);
+        assert!(told <= number, "told that {told} is durable when {number} was sent");
+    }
+    let last = wire::Acknowledge { token: 1, number: REPORTS };
+    service
+        .call(hood_dispatch::remote::Call::Acknowledge { key, acknowledge: last })
+        .await
+        .expect("is passed on");
+    drop(frames);
+    pods.wait_for(|pods| pods.pods().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

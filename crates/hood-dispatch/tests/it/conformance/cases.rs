@@ -24,6 +24,7 @@ macro_rules! conformance {
                 who_attaches_later_gets_what_was_not_acknowledged_and_nothing_else
                 who_takes_over_goes_on_from_the_last_acknowledged_report
                 a_place_obeys_the_highest_token_that_it_has_seen
+                an_acknowledgement_that_runs_ahead_keeps_nothing_for_ever
                 what_is_not_there_is_gone
                 a_cancel_gives_the_grace_and_a_second_one_takes_it_away
                 a_cancel_before_the_release_ends_it_without_a_first_instruction
@@ -162,6 +163,33 @@ pub(crate) async fn a_place_obeys_the_highest_token_that_it_has_seen(bench: &Ben
         assert!(matches!(stale, Some(DispatchError::Stale(_))), "{stale:?}");
     }
     bench.dispatch.cancel(key, Duration::ZERO);
+}
+
+pub(crate) async fn an_acknowledgement_that_runs_ahead_keeps_nothing_for_ever(bench: &Bench) {
+    let order = bench.order(1, "print('ran')");
+    let (key, other) = (order.key, bench.another().await);
+    let mut first = bench.dispatch.execute(order).await.expect("a place");
+    first.next().await.expect("ready");
+    first.acknowledge(u64::MAX);
+    drop(first);
+    // Only what had been said is taken for durable, and what comes after it is heard and let go of.
+    let mut second = other.attach(key, 2, 0).await.expect("still there");
+    let mut heard = bench.heard();
+    loop {
+        let report = tokio::time::timeout(PATIENCE, second.next()).await.expect("in time").expect("more");
+        let ended = take(&mut heard, report.body);
+        second.acknowledge(report.number);
+        if ended {
+            break;
+        }
+    }
+    assert_eq!(heard.stdout, b"ran\n");
+    let gone = async {
+        while bench.local.live() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("nothing of it is kept");
 }
 
 pub(crate) async fn what_is_not_there_is_gone(bench: &Bench) {
