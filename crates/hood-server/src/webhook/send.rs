@@ -95,7 +95,7 @@ impl Sender {
             .body(body);
         match request.send().await {
             Ok(answer) => judge(answer).await,
-            Err(error) => failed(&error),
+            Err(error) => failed(&error, id),
         }
     }
 }
@@ -136,7 +136,17 @@ async fn judge(mut answer: reqwest::Response) -> Sent {
     }
 }
 
-fn failed(error: &reqwest::Error) -> Sent {
+fn failed(error: &reqwest::Error, id: &str) -> Sent {
+    // What a name stands for here, and whether it stands for anything, is the operator's to know: it goes
+    // to the log, and whoever submitted the URL reads the rest.
+    if let Some(unusable) = cause::<Unusable>(error) {
+        tracing::info!(
+            webhook.id = id,
+            reason = unusable.detail,
+            "the name of a webhook's target is not used"
+        );
+        return Sent::Failed { status: None, reason: unusable.to_string() };
+    }
     let mut reason = String::new();
     // The outermost names the URL, which may hold a secret in its query.
     let mut next = error.source();
@@ -156,17 +166,27 @@ fn failed(error: &reqwest::Error) -> Sent {
     Sent::Failed { status: None, reason }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{name} stands for {address}, which is not connected to: {why}")]
-struct NotConnectedTo {
-    name: String,
-    address: std::net::IpAddr,
-    why: &'static str,
+/// The first of that type among the causes.
+fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
+/// One text for a name that is not found and for one within this network: two would tell whoever may
+/// submit which names there are inside. `detail` tells them apart.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} stands for no address")]
-struct NoAddress(String);
+#[error(
+    "its name stands for no address that may be called: it is not found, or one of its addresses is private, loopback, link-local or refused by the operator; the server's log says which"
+)]
+struct Unusable {
+    detail: String,
+}
 
 /// Resolves names, and gives those addresses alone that may be connected to: the client connects to
 /// what it is given, and asks nobody again.
@@ -180,16 +200,21 @@ impl Resolve for Checked {
 }
 
 async fn checked(rules: Arc<Rules>, name: String) -> Result<Addrs, Box<dyn Error + Send + Sync>> {
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+    let looked_up = tokio::net::lookup_host((name.as_str(), 0)).await;
+    let found: Vec<SocketAddr> = match looked_up {
+        Ok(found) => found.collect(),
+        Err(error) => return Err(Unusable { detail: format!("{name} is not found: {error}") }.into()),
+    };
     // One wrong address among them refuses the name: it is how a check is played with.
     for found in &found {
         let address = found.ip();
         if let Some(why) = rules.refusal(address) {
-            return Err(NotConnectedTo { name, address, why }.into());
+            let detail = format!("{name} stands for {address}, which is not connected to: {why}");
+            return Err(Unusable { detail }.into());
         }
     }
     if found.is_empty() {
-        return Err(NoAddress(name).into());
+        return Err(Unusable { detail: format!("{name} stands for no address") }.into());
     }
     Ok(Box::new(found.into_iter()))
 }
