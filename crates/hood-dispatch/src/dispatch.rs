@@ -84,6 +84,10 @@ pub enum DispatchError {
     Environment { name: String, reason: String },
     #[error("cannot make a place: {0}")]
     Place(String),
+    /// It asks for more than a place of this executor may be given. Whoever decided that it fits knew
+    /// of another bound: deciding again with what is offered now ends it, or finds another executor.
+    #[error("the order does not fit: {0}")]
+    TooLarge(String),
     /// No place of this attempt is here, and none will be: it is proven dead.
     #[error("no place of {0} is here")]
     Gone(AttemptKey),

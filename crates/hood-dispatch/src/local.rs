@@ -230,6 +230,7 @@ impl Dispatch for Local {
     fn execute(&self, order: Order) -> BoxFuture<'_, Result<Link, DispatchError>> {
         async move {
             let (key, token) = (order.key, order.token);
+            place::fits(&order, self.inner.config.memory_bytes_max).map_err(DispatchError::TooLarge)?;
             let Some(commands) = self.inner.enter(key, token)? else {
                 return self.attach(key, token, 0).await;
             };

@@ -173,6 +173,24 @@ async fn make(inner: &Arc<Inner>, spec: PlaceSpec) -> Result<Body, DispatchError
     Ok(Body { place, permit })
 }
 
+/// Whether the order keeps within this executor's own bound. A worker has planned with it, but one that
+/// is wrong, or not ours, is held to it here. What is kept of the output is memory as well, beside the
+/// program's.
+pub(super) fn fits(order: &Order, memory_bytes_max: u64) -> Result<(), String> {
+    let build = order.program.build.as_ref().map(|build| ("build.limits", &build.limits));
+    for (of, limits) in [("limits", &order.assignment.limits)].into_iter().chain(build) {
+        for limit in [Limit::MemoryBytes, Limit::OutputBytes] {
+            let (name, asked) = (limit.as_str(), limits.get(limit));
+            if asked > memory_bytes_max {
+                return Err(format!(
+                    "{of}.{name} is {asked}, and a place of this executor may have {memory_bytes_max} bytes of memory (sandbox.memory_bytes_max)"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Holds the very place against what was decided, and writes the limits into its groups.
 fn fit(body: &Body, order: &Order) -> Result<(), DispatchError> {
     let assignment = &order.assignment;

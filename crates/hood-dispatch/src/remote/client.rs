@@ -292,6 +292,7 @@ fn refusal((key, name): (AttemptKey, String), detail: &str, code: ProblemCode) -
         ProblemCode::Gone => DispatchError::Gone(key),
         ProblemCode::Stale => DispatchError::Stale(key),
         ProblemCode::Environment => DispatchError::Environment { name, reason: detail.to_owned() },
+        ProblemCode::TooLarge if !detail.is_empty() => DispatchError::TooLarge(detail.to_owned()),
         code if detail.is_empty() => DispatchError::Place(code.title().to_owned()),
         _ => DispatchError::Place(detail.to_owned()),
     }

@@ -314,6 +314,7 @@ pub(super) fn error_to_wire(error: &DispatchError) -> wire::Problem {
     let (code, detail) = match error {
         DispatchError::Environment { reason, .. } => (wire::ProblemCode::Environment, reason.clone()),
         DispatchError::Place(reason) => (wire::ProblemCode::Place, reason.clone()),
+        DispatchError::TooLarge(reason) => (wire::ProblemCode::TooLarge, reason.clone()),
         DispatchError::Gone(_) => (wire::ProblemCode::Gone, String::new()),
         DispatchError::Stale(_) => (wire::ProblemCode::Stale, String::new()),
     };

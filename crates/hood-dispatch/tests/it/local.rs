@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hood_core::Verdict;
+use hood_core::program::Build;
+use hood_core::{Limits, Verdict};
+use hood_dispatch::DispatchError;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -50,6 +52,40 @@ async fn the_stock_is_used_once_and_refilled_and_the_dead_are_not_handed_out() {
         let text = String::from_utf8_lossy(&heard.stdout).into_owned();
         assert!(text.starts_with("[] "), "an earlier evaluation left something: {text}");
     }
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_past_the_executors_own_bound_is_refused_in_words_and_makes_nothing() {
+    let bench = Bench::new(0).await;
+    let most = bench.dispatch.capacity().offers[0].capacity.memory_bytes_max;
+    let mut orders = Vec::new();
+    for past in [most + 1, 64 << 40, u64::MAX] {
+        let (mut memory, mut output, mut build) =
+            (bench.order(1, "pass"), bench.order(1, "pass"), bench.order(1, "pass"));
+        memory.assignment.limits.memory_bytes = past;
+        output.assignment.limits.output_bytes = past;
+        let limits = Limits { memory_bytes: past, ..Limits::DEFAULT };
+        build.program.build = Some(Build { argv: vec!["true".to_owned()], limits });
+        orders.extend([
+            (memory, format!("limits.memory_bytes is {past},")),
+            (output, format!("limits.output_bytes is {past},")),
+            (build, format!("build.limits.memory_bytes is {past},")),
+        ]);
+    }
+    for (order, words) in orders {
+        let key = order.key;
+        match bench.dispatch.execute(order).await {
+            Err(DispatchError::TooLarge(reason)) => {
+                assert!(reason.starts_with(&words) && reason.contains(&most.to_string()), "{reason}");
+            }
+            other => panic!("{words} {other:?}"),
+        }
+        assert!(matches!(bench.dispatch.holds(key).await, Ok(false)));
+    }
+    let mut most_of_it = bench.order(1, "pass");
+    most_of_it.assignment.limits.memory_bytes = most;
+    assert_eq!(bench.run(most_of_it).await.0, Verdict::Succeeded);
     bench.close().await;
 }
 

@@ -114,6 +114,7 @@ type Place = Path<(String, u32)>;
         (status = 200, description = "The place is there.", body = wire::Opened),
         (status = 409, description = "A higher token was seen.", body = wire::Problem, content_type = "application/problem+json"),
         (status = 422, description = "The environment cannot be had.", body = wire::Problem, content_type = "application/problem+json"),
+        (status = 413, description = "It asks for more memory or output than a place here may have, or is itself too large.", body = wire::Problem, content_type = "application/problem+json"),
         (status = 503, description = "No place can be made, or it is still being made, or the dispatcher is about to end.", body = wire::Problem, content_type = "application/problem+json"),
     ),
 )]

@@ -298,7 +298,8 @@ impl Attempt<'_> {
                 );
                 self.refuse(&Refusal { code, reason }).await
             }
-            DispatchError::Environment { .. } | DispatchError::Place(_) => {
+            // Of one that does not fit, too: the next attempt is decided with what is offered by then.
+            DispatchError::Environment { .. } | DispatchError::Place(_) | DispatchError::TooLarge(_) => {
                 let lost = Lost { reason: error.to_string(), seen: None, assignment };
                 self.lose(&lost).await
             }
