@@ -23,7 +23,7 @@ mod tree;
 mod unpack;
 
 pub use compile::Workshop;
-pub use contents::Bounds;
+pub use contents::{Bounds, PATH_BYTES_MAX};
 pub use declaration::{
     Base, DECLARATION_BYTES_MAX, DESCRIPTION_BYTES_MAX, Declaration, DeclarationError, NAME_BYTES_MAX,
     Packages, Problem, builtin, is_name,

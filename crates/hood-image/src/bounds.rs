@@ -42,7 +42,8 @@ impl Bounds {
         layers: 127,
         depth: 64,
         name_bytes: 255,
-        path_bytes: 4095,
+        // What imports these holds each path of the image to as much.
+        path_bytes: 3072,
         document_bytes: 4 << 20,
         header_bytes: 1 << 20,
     };

@@ -54,7 +54,7 @@ pub fn layers(input: &[u8]) {
             None => break,
         }
     }
-    if tree.make_workdir("/srv/app").is_ok() && tree.seat().is_ok() {
+    if tree.make_workdir("/srv/app").is_ok() && tree.seat("/srv/app").is_ok() {
         tree.has_program("python3", "/bin:/usr/bin");
         tree.assert_sound();
     }
@@ -94,7 +94,7 @@ fn read(input: &[u8]) -> Result<(), ImageError> {
         reader.into_inner().finish("a layer")?;
     }
     tree.make_workdir(&found.config.workdir)?;
-    tree.seat()?;
+    tree.seat("/")?;
     tree.assert_sound();
     Ok(())
 }

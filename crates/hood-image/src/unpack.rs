@@ -83,7 +83,7 @@ pub fn unpack(
         done += layer.extent.length;
     }
     tree.make_workdir(&found.config.workdir)?;
-    tree.seat()?;
+    tree.seat(&found.config.workdir)?;
     budget.check_ratio(tree.bytes())?;
     let path = found.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
     let has_python = tree.has_program("python3", path.unwrap_or(PATH_DEFAULT));

@@ -21,6 +21,10 @@ pub struct Bounds {
     pub depth: u64,
 }
 
+/// Bytes of a path within an image. The kernel takes paths of up to 4095, and wherever an image lies, what
+/// is in it must be found there: this leaves a kilobyte for the way to it.
+pub const PATH_BYTES_MAX: usize = 3072;
+
 impl Bounds {
     pub const DEFAULT: Self = Self { bytes: 1024 * 1024 * 1024, inodes: 50_000, depth: 32 };
     /// Of what packages are put together into: PyTorch with CUDA has 7 GB in 30,000 files.

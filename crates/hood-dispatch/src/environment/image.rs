@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use blake3::Hash;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
-use super::contents::{Bounds, Contents, Node, Source};
+use super::contents::{Bounds, Contents, Node, PATH_BYTES_MAX, Source};
 use super::error::EnvironmentError;
 use super::progress::Meter;
 
@@ -325,6 +325,8 @@ pub(super) fn adopt(
         inodes += 1;
         bound("inodes", inodes, bounds.inodes)?;
         bound("path components", shown.split('/').count() as u64, bounds.depth)?;
+        let within = path.strip_prefix(root).unwrap_or(path).as_os_str().len();
+        bound("bytes in a path", within as u64, PATH_BYTES_MAX as u64)?;
         if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.nlink() > 1) {
             let split = fs::copy(path, &apart).and_then(|_| fs::rename(&apart, path));
             split.map_err(|error| format!("cannot be copied: {error}"))?;

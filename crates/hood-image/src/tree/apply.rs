@@ -110,7 +110,7 @@ impl Tree<'_> {
     }
 
     /// The directory that a path leads to, links in it followed. `None` where there is none.
-    fn find_dir(&self, path: &[&[u8]], of: &[u8]) -> Result<Option<Id>, ImageError> {
+    pub(super) fn find_dir(&self, path: &[&[u8]], of: &[u8]) -> Result<Option<Id>, ImageError> {
         let mut way = Way::new(path);
         while let Some(name) = way.next(of)? {
             if name == b".." {

@@ -23,13 +23,19 @@ impl Tree<'_> {
         self.make_dirs(&components(workdir.as_bytes())?, workdir.as_bytes()).map(drop)
     }
 
-    /// Empties the directories that a place mounts over.
-    pub(crate) fn seat(&mut self) -> Result<(), ImageError> {
+    /// Empties the directories that a place mounts over. What is to be the program's directory must not lie
+    /// in one of them.
+    pub(crate) fn seat(&mut self, workdir: &str) -> Result<(), ImageError> {
         for name in LEFT_OUT {
             self.take_away(ROOT, name);
         }
         for name in SEATS {
             self.put(ROOT, name, Kind::Dir(BTreeMap::new()))?;
+        }
+        if self.find_dir(&components(workdir.as_bytes())?, workdir.as_bytes())?.is_none() {
+            let why =
+                "is its WorkingDir, and lies where every place mounts its own: nothing of an image is there";
+            return Err(ImageError::malformed(workdir, why));
         }
         Ok(())
     }

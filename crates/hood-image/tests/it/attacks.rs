@@ -286,6 +286,10 @@ fn documents_that_make_no_sense_are_refused() {
         ("a variable without a name", config(&|config| config["config"]["Env"] = json!(["=x"]))),
         ("a NUL in an argument", config(&|config| config["config"]["Cmd"] = json!(["a\0b"]))),
         ("a relative directory", config(&|config| config["config"]["WorkingDir"] = json!("../.."))),
+        (
+            "a directory that a place mounts",
+            config(&|config| config["config"]["WorkingDir"] = json!("/tmp/x")),
+        ),
         ("too many arguments", config(&|config| config["config"]["Cmd"] = json!(vec!["x"; 2000]))),
         ("arguments too long", config(&|config| config["config"]["Cmd"] = json!(["x".repeat(200_000)]))),
     ] {

@@ -76,6 +76,16 @@ fn what_the_image_says_of_its_program_comes_along() {
     let docker = Bench::new().unpack(&image.docker()).expect("sound");
     assert_eq!(docker.digest, Digest::of(image.config.to_string().as_bytes()).to_string());
 
+    // Where a place mounts its own: what is there then will do, and nothing beneath it is.
+    for (workdir, fits) in
+        [("/tmp", true), ("/eval", true), ("/tmp/x", false), ("/sys", false), ("/link", false)]
+    {
+        let mut image = Image::new(&[Layer::new().link("link", "/dev/shm/x")]);
+        image.config["config"]["WorkingDir"] = json!(workdir);
+        let unpacked = Bench::new().unpack(&image.layout());
+        assert_eq!(unpacked.is_ok(), fits, "{workdir}: {unpacked:?}");
+    }
+
     let without = Layer::new().link("bin/python3", "python3").file("usr/bin/python3", "not executable");
     let mut image = Image::new(&[without]);
     image.config["config"] = json!(null);

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use hood_dispatch::environment::{
-    Bounds, EnvironmentError, Image, Imported, Library, Options, Removed, Status,
+    Bounds, EnvironmentError, Image, Imported, Library, Options, PATH_BYTES_MAX, Removed, Status,
 };
 
 use super::support::{entries, is_root, minimal, open, temp, tree};
@@ -127,6 +127,33 @@ fn what_cannot_be_an_image_is_refused_and_leaves_nothing() {
         let error = library.add_imported(staging, name, &imported(), &|_| ()).expect_err("refused");
         assert!(error.to_string().contains(word), "{name}: {error}");
     }
+}
+
+/// Bytes of a path within an image, and one more: as files that lie that deep.
+#[test]
+fn a_path_that_is_as_long_as_may_be_is_found_again_wherever_the_image_lies() {
+    let dir = temp();
+    let library = open(dir.path(), None);
+    let deep = |root: &Path, bytes: usize| {
+        let mut at = root.to_owned();
+        let mut left = bytes;
+        while left > 256 {
+            at.push("c".repeat(200));
+            left -= 201;
+        }
+        fs::create_dir_all(&at).expect("makes");
+        fs::write(at.join("f".repeat(left)), "deep").expect("writes");
+    };
+    let staging = library.staging().expect("a directory");
+    deep(&staging.root(), PATH_BYTES_MAX);
+    let image = library.add_imported(staging, "app", &imported(), &|_| ()).expect("imports");
+    assert_eq!(open(dir.path(), None).ensure("app", &|_| ()).expect("is whole"), image);
+
+    let staging = library.staging().expect("a directory");
+    deep(&staging.root(), PATH_BYTES_MAX + 1);
+    let error =
+        library.add_imported(staging, "other", &imported(), &|_| ()).expect_err("refused").to_string();
+    assert!(error.contains("3073 bytes in a path, at most 3072"), "{error}");
 }
 
 #[test]
