@@ -70,8 +70,10 @@ impl Registry {
     ) -> Result<String, RegistryError> {
         const STEP: &str = "get a token";
         let mut url: Url = realm.parse().map_err(|_| RegistryError::answer("names no address for tokens"))?;
-        // A password that was sent with TLS is not passed on without.
-        if url.scheme() != "https" && (url.scheme() != "http" || self.base.scheme() == "https") {
+        // A password that was sent with TLS is not passed on without; nor is one that was sent without to
+        // another host, which nobody said that plain HTTP is good enough for.
+        let as_plain = url.scheme() == "http" && self.base.scheme() == "http";
+        if url.scheme() != "https" && !(as_plain && url.host() == self.base.host()) {
             return Err(RegistryError::answer("sends for tokens to an address without TLS"));
         }
         for (name, value) in [("service", service), ("scope", scope)] {

@@ -262,6 +262,19 @@ async fn a_password_follows_no_token_server_that_leads_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_goes_to_no_other_host_without_tls() {
+    let tokens = Fake::start(|_, _| answer(200, &[], r#"{"token": "t0ken"}"#)).await;
+    let realm = format!(
+        "Bearer realm=\"http://localhost:{}/token\"",
+        tokens.address.rsplit(':').next().expect("a port")
+    );
+    let registry = Fake::start(move |_, _| answer(401, &[("www-authenticate", &realm)], "")).await;
+    let said = pull(&registry, "app", &["--username", "ci", "--password-file", "password"]).await;
+    assert!(said.contains("an address without TLS"), "{said}");
+    assert_eq!(tokens.asked(), Vec::new(), "it is not even asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_goes_to_no_address_without_tls_where_the_registry_has_it() {
     let tokens = Fake::start(|_, _| answer(200, &[], r#"{"token": "t0ken"}"#)).await;
     let realm = format!("Bearer realm=\"http://{}/token\"", tokens.address);
