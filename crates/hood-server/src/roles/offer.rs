@@ -47,7 +47,7 @@ pub(crate) fn environment(entry: &EnvironmentEntry, config: &Config) -> api::Env
         isolation: entry.facts.isolation.as_str().to_owned(),
         system_calls: entry.facts.system_calls.as_str().to_owned(),
         portable: entry.base.is_portable(),
-        interpreter,
+        interpreter: interpreter.filter(|_| entry.imported.is_none()),
         packages: entry
             .packages
             .iter()

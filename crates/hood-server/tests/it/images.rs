@@ -61,6 +61,7 @@ fn an_image_of_one_static_program_runs_as_it_says() {
     let listed: Value = serde_json::from_str(&listed).expect("one JSON document");
     assert_eq!((status, &listed["image"]["user"]), (0, &"nonroot".into()), "{listed}");
     assert_eq!((&listed["state"], &listed["base"]), (&"ready".into(), &"imported".into()));
+    assert!(listed["interpreter"].is_null(), "it names none that we know of: {listed}");
     let (_, shown, _) = run(&shell, &["env", "inspect", "app"]);
     let shown: Vec<String> =
         shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();

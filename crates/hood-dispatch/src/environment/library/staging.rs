@@ -86,7 +86,8 @@ impl Library {
             digest: manifest.digest().to_hex().to_string(),
             files: manifest.files(),
             size_bytes: manifest.bytes(),
-            interpreter: imported.reference.clone(),
+            // Whatever it runs is its own, and of no version that we know.
+            interpreter: String::new(),
             owner,
             origin: Origin::default(),
         };
