@@ -165,14 +165,17 @@ fn library(global: &Global) -> Result<Library, Failure> {
 
 fn failed(what: String, error: EnvironmentError) -> Failure {
     let next = match &error {
-        EnvironmentError::Unknown { .. } => Some("`fumehood env list` shows what there is"),
-        _ => None,
+        EnvironmentError::Unknown { .. } => "`fumehood env list` shows what there is",
+        EnvironmentError::Fetch { .. } => {
+            "see that names and versions are right, and that what has them answers from here (`apt-get update`, \
+             `pip download NAME`)"
+        }
+        EnvironmentError::ImportAgain { .. } => "`fumehood env import`, or `env pull`, brings it again",
+        _ => return Failure::new(what).because(error),
     };
-    let failure = Failure::new(what).because(error);
-    match next {
-        Some(next) => failure.next(next).exit(Exit::REFUSED),
-        None => failure,
-    }
+    let unknown = matches!(error, EnvironmentError::Unknown { .. });
+    let failure = Failure::new(what).because(error).next(next);
+    if unknown { failure.exit(Exit::REFUSED) } else { failure }
 }
 
 fn state(environment: &Environment) -> String {

@@ -1,7 +1,7 @@
 //! `fumehood migrate`: brings the schema of a PostgreSQL up to date, as the owner of the database.
 
 use clap::Args as ClapArgs;
-use hood_store::{DatabaseUrl, Step};
+use hood_store::{DatabaseUrl, OpenError, Step};
 
 use super::exit::Exit;
 use super::failure::Failure;
@@ -38,7 +38,17 @@ pub(super) async fn execute(args: &Args, global: &Global) -> Result<Exit, Failur
     }
     let url =
         DatabaseUrl::parse(url).map_err(|error| Failure::new("store.url cannot be used").because(error))?;
-    let failed = |error| Failure::new(format!("cannot migrate {url}")).because(error);
+    let failed = |error: OpenError| {
+        let away = matches!(error, OpenError::Connect { .. });
+        let failure = Failure::new(format!("cannot migrate {url}")).because(error);
+        if !away {
+            return failure;
+        }
+        failure.next(
+            "see with `psql` that the server answers there, that the database exists, and that user and password are \
+             those of its owner",
+        )
+    };
     if args.dry_run {
         let steps = hood_store::pending_on(&url).await.map_err(failed)?;
         return told(&url, &steps, |Step { version, name, sql }| format!("-- {version} {name}\n{sql}"));

@@ -48,6 +48,18 @@ fn a_key_that_was_moved_goes_on_working_beside_the_one_that_the_first_start_make
 }
 
 #[test]
+fn what_does_not_answer_is_said_with_what_to_look_at() {
+    let url = "store.url=postgres://owner@127.0.0.1:1/fumehood";
+    for (arguments, next) in [
+        (&["migrate", "--set", url][..], "next: see with `psql` that the server answers there"),
+        (&["env", "pull", "127.0.0.1:1/app", "--name", "app"], "next: see that it answers from here"),
+    ] {
+        let (status, said) = said(&Shell::new(), arguments);
+        assert!(status == 125 && said.contains(next), "{arguments:?}: {status}: {said}");
+    }
+}
+
+#[test]
 fn migrating_without_an_address_says_where_it_is_given() {
     let (status, said) = said(&Shell::new(), &["migrate"]);
     assert_eq!(status, 0, "{said}");

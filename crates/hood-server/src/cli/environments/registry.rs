@@ -176,15 +176,22 @@ fn copying(done: u64, total: u64) -> Progress {
 }
 
 fn refused(what: String, error: RegistryError) -> Failure {
+    let next = match &error {
+        RegistryError::Denied { .. } => {
+            "give --username with --password-file, or --registry-token-file, or run `docker login`"
+        }
+        RegistryError::Missing { .. } => {
+            "see how name and tag are written there; a private one is often said to be missing"
+        }
+        RegistryError::Http { .. } => {
+            "see that it answers from here; where it speaks no TLS give --plain-http, and --ca-file where its \
+             certificate is of an authority of your own"
+        }
+        _ => return Failure::new(what).because(error),
+    };
     let denied = matches!(error, RegistryError::Denied { .. });
-    let failure = Failure::new(what).because(error);
-    if denied {
-        failure
-            .next("give --username with --password-file, or --registry-token-file, or run `docker login`")
-            .exit(Exit::REFUSED)
-    } else {
-        failure
-    }
+    let failure = Failure::new(what).because(error).next(next);
+    if denied { failure.exit(Exit::REFUSED) } else { failure }
 }
 
 impl Login {
