@@ -194,7 +194,13 @@ impl Worker {
         let claimed = shared.means.store.reclaim(&self.tenure(), SWEEP_MAX, which).await?;
         let count = claimed.len();
         for claimed in claimed {
-            self.begin(claimed, attempt::Entry::TakenOver, None);
+            // Before anything else is claimed, and of what there is: it has its place already, or never
+            // will. What was claimed since may wait for that very place, so it waits for none of that.
+            let free = shared.permits.available_permits();
+            let wanted = if is_suspect(&claimed) { free } else { free.min(1) };
+            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+            let permit = Arc::clone(&shared.permits).try_acquire_many_owned(wanted).ok();
+            self.begin(claimed, attempt::Entry::TakenOver, permit);
         }
         Ok(count)
     }
@@ -225,15 +231,13 @@ impl Worker {
         let held = shared.leases.hold(claimed.lease.clone(), claimed.cancel);
         let attempt = async move {
             let permits = Arc::clone(&shared.permits);
-            let permit = match permit.filter(|_| !is_suspect(&claimed)) {
-                Some(permit) => Some(permit),
-                // It has its place already, or never will: what was claimed since may wait for that very
-                // place, and for nothing else to become free.
-                None if entry == attempt::Entry::TakenOver => permits.try_acquire_owned().ok(),
-                // A suspect attempt runs with nothing beside it. It gives its own place back first, or
-                // two of them would wait for each other.
-                None if is_suspect(&claimed) => permits.acquire_many_owned(shared.config.places).await.ok(),
-                None => permits.acquire_owned().await.ok(),
+            let permit = if entry == attempt::Entry::Fresh && is_suspect(&claimed) {
+                // It runs with nothing beside it. It gives its own place back first, or two of them
+                // would wait for each other.
+                drop(permit);
+                permits.acquire_many_owned(shared.config.places).await.ok()
+            } else {
+                permit
             };
             attempt::run(&shared, claimed, held, entry).await;
             drop(permit);
