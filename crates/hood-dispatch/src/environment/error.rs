@@ -46,8 +46,12 @@ pub enum EnvironmentError {
     #[error("environment `{name}` is made of packages for {arch}, and this machine is {here}")]
     OtherMachine { name: String, arch: String, here: &'static str },
     #[error(
-        "`python_version` is {declared}, and the packages have {}: give the one that they have",
-        if found.is_empty() { "no Python".to_owned() } else { found.join(" and ") }
+        "`python_version` is {declared}, and the packages have {}",
+        if found.is_empty() {
+            format!("no Python: add \"python{declared}\" to `debian`, or leave `python_version` out")
+        } else {
+            format!("{}: give the one that they have", found.join(" and "))
+        }
     )]
     OtherPython { declared: String, found: Vec<String> },
     #[error("cannot get {what}: {why}")]

@@ -37,13 +37,17 @@ pub fn resolve(
 
 /// Wheels are chosen for the declared version, and lie where that one looks: no other finds them.
 fn has_python(declared: &str, debs: &[Deb]) -> Result<(), EnvironmentError> {
-    let version = |deb: &Deb| deb.name.strip_prefix("python")?.strip_suffix("-minimal").map(str::to_owned);
-    let found: Vec<String> =
-        debs.iter().filter_map(version).filter(|version| version.contains('.')).collect();
+    let found = pythons(debs);
     if found.iter().any(|version| version == declared) {
         return Ok(());
     }
     Err(EnvironmentError::OtherPython { declared: declared.to_owned(), found })
+}
+
+/// Versions of the interpreters among Debian's packages.
+pub(super) fn pythons(debs: &[Deb]) -> Vec<String> {
+    let version = |deb: &Deb| deb.name.strip_prefix("python")?.strip_suffix("-minimal").map(str::to_owned);
+    debs.iter().filter_map(version).filter(|version| version.contains('.')).collect()
 }
 
 fn failed(what: &str) -> impl FnOnce(String) -> EnvironmentError {
@@ -203,7 +207,7 @@ mod tests {
             error("3.12", &debs),
             "`python_version` is 3.12, and the packages have 3.11: give the one that they have"
         );
-        assert!(error("3.11", &debs[3..]).contains("the packages have no Python"));
+        assert!(error("3.11", &debs[3..]).contains("the packages have no Python: add \"python3.11\""));
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Registry {
         // A password that was sent with TLS is not passed on without; nor is one that was sent without to
         // another host, which nobody said that plain HTTP is good enough for.
         let as_plain = url.scheme() == "http" && self.base.scheme() == "http";
-        if url.scheme() != "https" && !(as_plain && url.host() == self.base.host()) {
+        let at_home = url.host() == self.base.host() || self.credentials.is_none();
+        if url.scheme() != "https" && !(as_plain && at_home) {
             return Err(RegistryError::answer("sends for tokens to an address without TLS"));
         }
         for (name, value) in [("service", service), ("scope", scope)] {

@@ -93,6 +93,8 @@ async fn in_vain_it_is_tried_again_until_it_is_dead_and_then_told_once_more(
     let one = claim(500).await.expect("is due");
     assert_eq!(one.tries, 1);
     assert!(t.settle_delivery(&one, Settled::Postponed { due_at: at(600) }).await.expect("answers"));
+    let page = t.deliveries(&tenant(), &[DeliveryState::Pending], (None, None), 10).await.expect("lists");
+    assert_eq!(page.items[0].last_reason.as_deref(), Some("refused"), "of the last that was sent");
     let one = claim(600).await.expect("is due");
     assert_eq!(one.tries, 1, "what was not sent was not sent in vain");
     let dead = Settled::Dead { at: at(601), status: Some(500), reason };

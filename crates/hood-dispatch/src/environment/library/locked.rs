@@ -14,6 +14,7 @@ use crate::environment::image::Manifest;
 use crate::environment::lock::Lock;
 use crate::environment::progress::{Meter, Progress, Stage};
 use crate::environment::record::{Built, Origin, Record};
+use crate::environment::resolve;
 use crate::environment::tree::Tree;
 use crate::environment::unpack::{Kind, unpack};
 
@@ -125,7 +126,8 @@ impl Library {
         }
         let interpreter = format!("usr/bin/python{python}");
         if !python.is_empty() && !tree.contains(&interpreter) {
-            return Err(EnvironmentError::OtherPython { declared: python.to_owned(), found: Vec::new() });
+            let found = resolve::pythons(&declaration.own_lock()?.debs);
+            return Err(EnvironmentError::OtherPython { declared: python.to_owned(), found });
         }
         if !python.is_empty() {
             let workshop = self.workshop.get().ok_or_else(|| {
