@@ -293,7 +293,9 @@ impl Attempt<'_> {
             DispatchError::Stale(_) => Err(Stop::LeaseLost),
             DispatchError::Environment { .. } if !self.others_may(assignment) => {
                 let code = RefusalCode::EnvironmentFailed;
-                let reason = format!("{error}; trying again gives the same until that is mended");
+                let reason = format!(
+                    "{error}; trying again gives the same until its declaration, its host or its import is mended"
+                );
                 self.refuse(&Refusal { code, reason }).await
             }
             // Of one that does not fit, too: the next attempt is decided with what is offered by then.
