@@ -37,7 +37,9 @@ const EVALUATIONS_MAX: u64 = 50_000;
 /// Ends that are waited for before the next step: of the old ones alone, of each worker with each
 /// dispatcher, and of the new ones alone.
 const ENDS: usize = 40;
-const ENDS_OF_A_PAIR: usize = 10;
+/// Few: which of two dispatchers with the same room a worker takes is chance, and once one of the workers has
+/// filled a dispatcher, the other one may for long find its room elsewhere.
+const ENDS_OF_A_PAIR: usize = 3;
 /// Of an API and of a notifier, as they count themselves.
 const SUBMISSIONS: f64 = 10.0;
 const MESSAGES: f64 = 2.0;
