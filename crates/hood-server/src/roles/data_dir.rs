@@ -123,15 +123,15 @@ impl DataDir {
         self.replace(TOKEN, token.as_bytes())
     }
 
-    /// The key that is kept in a directory which another process may hold.
-    pub fn kept_token_in(path: &Path) -> Option<String> {
-        read_own(path, TOKEN)
-    }
-
     /// The same from outside the process that holds the directory, which may be running.
     pub fn keep_token_in(path: &Path, token: &str) -> Result<(), DataDirError> {
         make_private(path)?;
         replace(path, TOKEN, token.as_bytes())
+    }
+
+    /// The key that is kept in a directory which another process may hold.
+    pub fn kept_token_in(path: &Path) -> Option<String> {
+        read_own(path, TOKEN)
     }
 
     /// Says where this server answers. Withdrawn by [`DataDir::withdraw`], or by the next to lock.
